@@ -1,0 +1,45 @@
+"""advjax: adversarial examples and adversarial training as pure JAX functions.
+
+    import advjax
+
+    ball = advjax.linf(0.3)
+    attack = advjax.attacks.pgd(ball, steps=40)
+    x_adv = jax.jit(attack)(logits_fn, key, x, y)
+
+The rooms: ``attacks`` (searches for the worst input in a ball), ``training``
+(methods, the pure step, the loop), ``evaluation`` (verified robust accuracy),
+``models`` and ``zoo`` (networks), ``data``; and the vocabulary they share:
+``types``, ``balls``, ``losses``, ``keys``.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from advjax.version import __version__
+
+if TYPE_CHECKING:
+    from advjax import attacks, balls, data, evaluation, keys, losses, models, training
+    from advjax import types, zoo
+    from advjax.balls import l0, l1, l2, linf
+
+_ROOMS = (
+    'attacks', 'balls', 'data', 'evaluation', 'keys', 'losses', 'models', 'training',
+    'types', 'zoo',
+)  # fmt: skip
+_BALLS = ('l0', 'l1', 'l2', 'linf')
+
+__all__ = ['__version__', *_ROOMS, *_BALLS]
+
+
+def __getattr__(name: str):
+    # Rooms are imported when first used: flax and optax take longer to import than
+    # JAX itself, and many programs need one room only.
+    if name in _ROOMS:
+        return importlib.import_module(f'advjax.{name}')
+    if name in _BALLS:
+        return getattr(importlib.import_module('advjax.balls'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,497 @@
+r"""Where an adversary may go: a norm, a radius and a valid range.
+
+A ball is a value. Its radius ``eps`` is a pytree leaf of shape () or (B,), so one
+compiled program serves every radius and ``vmap`` sweeps them; ``bounds`` is static.
+
+    project(x, x0)    the closest point of the ball around x0, intersected with bounds
+    sample(key, x0)   a uniform draw from the ball, then moved inside the bounds
+    steepest(grad)    argmax <grad, d> over the unit ball
+    norm(delta)       (B,)
+    contains(x, x0)   membership, with the one tolerance of the library
+
+``project`` assumes that ``x0`` itself lies inside the bounds; then the result is
+feasible, projecting twice changes rounding at most, and feasible points are
+returned bit for bit. All norms are per example, over every axis but the first.
+"""
+
+from typing import Protocol, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from advjax import keys
+from advjax.types import Array, Key
+
+Bounds = tuple[float, float] | None
+
+TOLERANCE = 1e-6
+"""A point counts as inside when ``norm <= eps + TOLERANCE * max(eps, 1)``.
+
+One unit in the last place of a float32 pixel near 1 is 6e-8; summed over an
+image the rounding of ``x0 + delta`` stays well below this.
+"""
+
+
+class Ball(Protocol):
+    """What attacks, training and evaluation ask of a set of perturbations."""
+
+    eps: Array
+    bounds: Bounds
+
+    def project(self, x: Array, x0: Array) -> Array: ...  # noqa: D102
+    def sample(self, key: Key, x0: Array) -> Array: ...  # noqa: D102
+    def steepest(self, grad: Array) -> Array: ...  # noqa: D102
+    def norm(self, delta: Array) -> Array: ...  # noqa: D102
+    def contains(self, x: Array, x0: Array) -> Array: ...  # noqa: D102
+    def replace(self, **changes: object) -> Self: ...  # noqa: D102
+
+
+def _axes(x: Array) -> tuple[int, ...]:
+    return tuple(range(1, x.ndim))
+
+
+def _wide(values: Array, x: Array) -> Array:
+    """Shapes per-example values (B,) to broadcast over x; scalars stay."""
+    values = jnp.asarray(values, x.dtype)
+    return values if values.ndim == 0 else values.reshape((-1,) + (1,) * (x.ndim - 1))
+
+
+def _sum(x: Array) -> Array:
+    return jnp.sum(x, axis=_axes(x), keepdims=True)
+
+
+def _max(x: Array) -> Array:
+    return jnp.max(x, axis=_axes(x), keepdims=True, initial=0.0)
+
+
+@jax.custom_jvp
+def _ratio(a: Array, b: Array) -> Array:
+    """The quotient a / b, whose gradient does not square b, which may underflow."""
+    return a / b
+
+
+@_ratio.defjvp
+def _ratio_jvp(primals, tangents):
+    (a, b), (da, db) = primals, tangents
+    ratio = _ratio(a, b)
+    return ratio, (da - ratio * db) / b
+
+
+def _divide(a: Array, b: Array, otherwise: float) -> Array:
+    """The quotient where b > 0, and elsewhere no NaN, neither in the gradient."""
+    safe = b > 0
+    return jnp.where(safe, _ratio(a, jnp.where(safe, b, 1)), otherwise)
+
+
+def _l2(x: Array) -> Array:
+    """Euclidean norm that neither underflows nor has a NaN gradient at zero."""
+    scale = jax.lax.stop_gradient(_max(jnp.abs(x)))
+    scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
+    square = _sum(jnp.square(x / scale))
+    safe = square > 0
+    return jnp.where(safe, scale * jnp.sqrt(jnp.where(safe, square, 1)), 0)
+
+
+def _clip(x: Array, bounds: Bounds) -> Array:
+    return x if bounds is None else jnp.clip(x, bounds[0], bounds[1])
+
+
+def _room(delta: Array, x0: Array, bounds: Bounds) -> Array:
+    """How far each coordinate may move in its own direction before a bound."""
+    if bounds is None:
+        return jnp.full_like(delta, jnp.inf)
+    return jnp.maximum(jnp.where(delta > 0, bounds[1] - x0, x0 - bounds[0]), 0)
+
+
+def _moved(x: Array, x0: Array, size: Array, inside: Array, bounds: Bounds) -> Array:
+    """x0 moved by ``size`` towards x; points inside already are only clipped."""
+    z = x0 + jnp.sign(x - x0) * size
+    return _clip(jnp.where(inside, x, z), bounds)
+
+
+def _contains(ball: Ball, x: Array, x0: Array) -> Array:
+    eps = jnp.asarray(ball.eps, x.dtype)
+    inside = ball.norm(x - x0) <= eps + TOLERANCE * jnp.maximum(eps, 1)
+    if ball.bounds is not None:
+        low, high = ball.bounds
+        inside &= jnp.all((x >= low) & (x <= high), axis=_axes(x))
+    return inside
+
+
+def _span(ball: Ball) -> float:
+    return float('inf') if ball.bounds is None else ball.bounds[1] - ball.bounds[0]
+
+
+def _draw(ball: Ball, key: Key, x0: Array, radius: Array, direction) -> Array:
+    """x0 + radius * direction(key, size), clipped; x0 where the radius is infinite.
+
+    A ball without bounds and of infinite radius has no uniform distribution.
+    """
+    shape, size = x0.shape[1:], int(np.prod(x0.shape[1:]))
+    unit = keys.draw(
+        lambda k: direction(k, size).astype(x0.dtype).reshape(shape),
+        keys.per_example(key, x0.shape[0]),
+    )
+    radius = _wide(radius, x0)
+    finite = jnp.isfinite(radius)
+    return _clip(x0 + jnp.where(finite, radius, 0) * unit, ball.bounds)
+
+
+@struct.dataclass
+class Linf:
+    r""":math:`\{x' : \max_i |x'_i - x_i| \le \epsilon\}`, in pixels."""
+
+    eps: Array
+    bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
+
+    def project(self, x: Array, x0: Array) -> Array:
+        """Exact: clips to the cube, then to the bounds."""
+        eps = _wide(self.eps, x)
+        return _clip(jnp.clip(x, x0 - eps, x0 + eps), self.bounds)
+
+    def sample(self, key: Key, x0: Array) -> Array:
+        """Each coordinate uniform in [-eps, eps]."""
+        radius = jnp.minimum(self.eps, _span(self))
+        return _draw(
+            self, key, x0, radius, lambda k, n: jax.random.uniform(k, (n,), minval=-1)
+        )
+
+    def steepest(self, grad: Array) -> Array:
+        """sign(grad), with sign(0) = 0."""
+        return jnp.sign(grad)
+
+    def norm(self, delta: Array) -> Array:
+        """Largest absolute coordinate, (B,)."""
+        return jnp.max(jnp.abs(delta), axis=_axes(delta), initial=0.0)
+
+    contains = _contains
+
+
+@struct.dataclass
+class L2:
+    r""":math:`\{x' : \|x' - x\|_2 \le \epsilon\}`."""
+
+    eps: Array
+    bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
+
+    def project(self, x: Array, x0: Array) -> Array:
+        r"""Exact Euclidean projection on the ball intersected with the bounds.
+
+        Without bounds :math:`x_0 + \min(1, \epsilon / \|d\|)\, d`, d = x - x0. With
+        them, by the optimality conditions, coordinate i moves by
+        :math:`\min(s |d_i|, r_i)`, where r is the room to the bound and one scale
+        s in [0, 1] makes the norm eps. From s = 0 on, each round holds the
+        coordinates that hit their bound and solves for s on the rest; s only grows
+        and every iterate is feasible, so this ends at the exact s.
+        """
+        delta = x - x0
+        eps = jnp.broadcast_to(_wide(self.eps, x), _sum(x).shape)
+        if self.bounds is None:
+            norm = _l2(delta)
+            scale = _divide(jnp.where(norm > eps, eps, 0), norm, 0.0)
+            return jnp.where(norm > eps, x0 + scale * delta, x)
+        size, room = jnp.abs(delta), _room(delta, x0, self.bounds)
+        inside = _l2(jnp.minimum(size, room)) <= eps
+        # Not used inside, where an infinite radius would make NaN gradients.
+        eps = jnp.where(inside, 0, eps)
+        scale = self._scale(*jax.lax.stop_gradient((size, room, eps, ~inside)))
+        # One more round outside the loop carries the exact derivative.
+        scale = _l2_round(scale, size, room, eps)
+        return _moved(x, x0, jnp.minimum(scale * size, room), inside, self.bounds)
+
+    @staticmethod
+    def _scale(size: Array, room: Array, eps: Array, growing: Array) -> Array:
+        def more(carry):
+            return jnp.any(carry[1])
+
+        def grow(carry):
+            scale, growing = carry
+            new = jnp.maximum(_l2_round(scale, size, room, eps), scale)
+            new = jnp.where(growing, new, scale)
+            return new, new > scale
+
+        start = jnp.zeros_like(eps), growing
+        return jax.lax.while_loop(more, grow, start)[0]
+
+    def sample(self, key: Key, x0: Array) -> Array:
+        """Uniform: a random direction times u^(1/d), so radii follow r^d."""
+
+        def direction(key, size):
+            towards, radius = jax.random.split(key)
+            normal = jax.random.normal(towards, (1, size))
+            length = jax.random.uniform(radius, (1, 1)) ** (1 / size)
+            return length * self.steepest(normal)
+
+        size = float(np.prod(x0.shape[1:]))
+        radius = jnp.minimum(self.eps, _span(self) * size**0.5)
+        return _draw(self, key, x0, radius, direction)
+
+    def steepest(self, grad: Array) -> Array:
+        """grad / ||grad||; zero where the gradient is zero."""
+        scale = _max(jnp.abs(grad))
+        scaled = _divide(grad, jnp.broadcast_to(scale, grad.shape), 0.0)
+        return _divide(scaled, jnp.broadcast_to(_l2(scaled), grad.shape), 0.0)
+
+    def norm(self, delta: Array) -> Array:
+        """Euclidean norm, (B,)."""
+        return _l2(delta).reshape(delta.shape[0])
+
+    contains = _contains
+
+
+def _l2_round(scale: Array, size: Array, room: Array, eps: Array) -> Array:
+    """The scale that makes the norm eps while today's blocked coordinates stay so."""
+    blocked = scale * size >= room
+    # In units of eps no square under- or overflows.
+    unit = jax.lax.stop_gradient(jnp.where(eps > 0, eps, 1))
+    spent = _sum(jnp.square(jnp.where(blocked, room, 0) / unit))
+    left = jnp.square(eps / unit) - spent
+    positive = left > 0
+    root = unit * jnp.where(positive, jnp.sqrt(jnp.where(positive, left, 1)), 0)
+    root = jnp.where(spent > 0, root, eps)
+    return jnp.minimum(_divide(root, _l2(jnp.where(blocked, 0, size)), 1.0), 1)
+
+
+@struct.dataclass
+class L1:
+    r""":math:`\{x' : \|x' - x\|_1 \le \epsilon\}`."""
+
+    eps: Array
+    bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
+
+    def project(self, x: Array, x0: Array) -> Array:
+        r"""Exact Euclidean projection on the ball intersected with the bounds.
+
+        The projection moves coordinate i by :math:`\min((|d_i| - \lambda)_+, r_i)`
+        with one threshold :math:`\lambda`. Bisection finds which coordinates are
+        zero, free or at their bound; on those sets the threshold is then solved
+        for in closed form, which also carries the exact derivative.
+        """
+        delta = x - x0
+        eps = jnp.broadcast_to(_wide(self.eps, x), _sum(x).shape)
+        size, room = jnp.abs(delta), _room(delta, x0, self.bounds)
+        inside = _sum(jnp.minimum(size, room)) <= eps
+        # Not used inside, where an infinite radius would make NaN gradients.
+        eps = jnp.where(inside, 0, eps)
+
+        rough = self._threshold(*jax.lax.stop_gradient((size, room, eps)))
+        left = size - rough
+        free = (left > 0) & (left < room)
+        blocked = (left > 0) & ~free
+        spent = _sum(jnp.where(blocked, jnp.where(blocked, room, 0), 0))
+        count = _sum(free.astype(x.dtype))
+        exact = _divide(_sum(jnp.where(free, size, 0)) + spent - eps, count, 0.0)
+        threshold = jnp.where(count > 0, exact, rough)
+        move = jnp.clip(size - threshold, 0, room)
+        move *= jnp.minimum(_divide(eps, _sum(move), 1.0), 1)
+        return _moved(x, x0, move, inside, self.bounds)
+
+    @staticmethod
+    def _threshold(size: Array, room: Array, eps: Array) -> Array:
+        def halve(_, interval):
+            low, high = interval
+            middle = (low + high) / 2
+            too_far = _sum(jnp.clip(size - middle, 0, room)) > eps
+            return jnp.where(too_far, middle, low), jnp.where(too_far, high, middle)
+
+        top = _max(size)
+        # 2^-30 of the largest coordinate is below float32 resolution.
+        return jax.lax.fori_loop(0, 30, halve, (jnp.zeros_like(top), top))[1]
+
+    def sample(self, key: Key, x0: Array) -> Array:
+        """Uniform: normalised exponentials with random signs."""
+
+        def direction(key, size):
+            lengths, signs = jax.random.split(key)
+            spacing = jax.random.exponential(lengths, (size + 1,))
+            return jax.random.rademacher(signs, (size,), spacing.dtype) * (
+                spacing[:-1] / jnp.sum(spacing)
+            )
+
+        size = float(np.prod(x0.shape[1:]))
+        return _draw(
+            self, key, x0, jnp.minimum(self.eps, _span(self) * size), direction
+        )
+
+    def steepest(self, grad: Array) -> Array:
+        """The sign of the one largest coordinate (the first of equals)."""
+        return _top(grad, 1.0)
+
+    def norm(self, delta: Array) -> Array:
+        """Sum of absolute coordinates, (B,)."""
+        return jnp.sum(jnp.abs(delta), axis=_axes(delta))
+
+    contains = _contains
+
+
+@struct.dataclass
+class L0:
+    r""":math:`\{x' : \#\{i : x'_i \ne x_i\} \le \epsilon\}`, eps in coordinates.
+
+    A coordinate is one number of the input: a colour pixel counts as three.
+    """
+
+    eps: Array
+    bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
+
+    def project(self, x: Array, x0: Array) -> Array:
+        """Exact: keeps the floor(eps) coordinates that lower the distance most."""
+        clipped = _clip(x, self.bounds)
+        # The difference of the squares (x - x0)^2 and (x - clipped)^2, as a product
+        # because far outside the squares are equal, or infinite, in float32.
+        gain = (clipped - x0) * ((x - x0) + (x - clipped))
+        gain = jnp.where(clipped == x0, -jnp.inf, gain)
+        return jnp.where(_rank(gain) < _count(self.eps, x), clipped, x0)
+
+    def sample(self, key: Key, x0: Array) -> Array:
+        """floor(eps) random coordinates, each uniform in the bounds (or x0 +- 1)."""
+        low, high = self.bounds or (-1.0, 1.0)
+
+        def draw(key):
+            which, value = jax.random.split(key)
+            order = jax.random.uniform(which, (1, *x0.shape[1:]))
+            return order, jax.random.uniform(value, x0.shape[1:], minval=low, maxval=high)
+
+        order, value = keys.draw(draw, keys.per_example(key, x0.shape[0]))
+        chosen = _rank(order[:, 0]) < _count(self.eps, x0)
+        value = value.astype(x0.dtype)
+        return jnp.where(chosen, x0 + value if self.bounds is None else value, x0)
+
+    def steepest(self, grad: Array) -> Array:
+        """sign(grad) on the floor(eps) largest coordinates, divided by eps.
+
+        Sparsity alone leaves the maximum unbounded, so coordinates are also held
+        to [-1, 1]; divided by eps, a step ``eps * rate * steepest`` moves each of
+        those coordinates by ``rate``.
+        """
+        eps = _wide(self.eps, grad)
+        top = _top(grad, _count(self.eps, grad))
+        return _divide(top, jnp.broadcast_to(eps, grad.shape), 0.0)
+
+    def norm(self, delta: Array) -> Array:
+        """Number of coordinates that differ, (B,)."""
+        return jnp.sum((delta != 0).astype(delta.dtype), axis=_axes(delta))
+
+    contains = _contains
+
+
+def _count(eps: Array, x: Array) -> Array:
+    return jnp.floor(_wide(eps, x))
+
+
+def _rank(values: Array) -> Array:
+    """Place of every coordinate in descending order, ties to the lower index."""
+    flat = values.reshape(values.shape[0], int(np.prod(values.shape[1:])))
+    order = jnp.argsort(-flat, axis=1, stable=True)
+    return jnp.argsort(order, axis=1).reshape(values.shape).astype(values.dtype)
+
+
+def _top(grad: Array, count: float | Array) -> Array:
+    return jnp.where(_rank(jnp.abs(grad)) < count, jnp.sign(grad), 0)
+
+
+def _make(kind: type, eps: float | Array, bounds: Bounds) -> Ball:
+    if not isinstance(eps, jax.core.Tracer):
+        value = np.asarray(eps)
+        if value.ndim > 1:
+            raise ValueError(f'eps must have shape () or (B,), got {value.shape}')
+        if not (np.issubdtype(value.dtype, np.number) and np.all(value >= 0)):
+            raise ValueError(f'eps must be a radius >= 0, got {eps}')
+    if bounds is not None:
+        message = (
+            f'bounds must be None or finite (low, high) with low < high, got {bounds}'
+        )
+        try:
+            low, high = (float(b) for b in bounds)
+        except (TypeError, ValueError) as error:
+            raise ValueError(message) from error
+        if not (np.isfinite([low, high]).all() and low < high):
+            raise ValueError(message)
+        bounds = (low, high)
+    return kind(eps=jnp.asarray(eps, jnp.float32), bounds=bounds)
+
+
+def linf(eps: float | Array, bounds: Bounds = (0.0, 1.0)) -> Linf:
+    r"""The maximum-norm ball :math:`\|x' - x\|_\infty \le \epsilon`.
+
+    Args:
+      eps: radius in pixels, () or (B,); 8/255 on [0, 1] is the CIFAR-10 custom.
+      bounds: valid pixel range, or None for no range (Goodfellow 2015).
+
+    Raises:
+      ValueError: if eps is negative, NaN or of rank 2; if bounds are not ordered.
+    """
+    return _make(Linf, eps, bounds)
+
+
+def l2(eps: float | Array, bounds: Bounds = (0.0, 1.0)) -> L2:
+    r"""The Euclidean ball :math:`\|x' - x\|_2 \le \epsilon`; see ``linf``."""
+    return _make(L2, eps, bounds)
+
+
+def l1(eps: float | Array, bounds: Bounds = (0.0, 1.0)) -> L1:
+    r"""The ball :math:`\|x' - x\|_1 \le \epsilon`; see ``linf``."""
+    return _make(L1, eps, bounds)
+
+
+def l0(eps: float | Array, bounds: Bounds = (0.0, 1.0)) -> L0:
+    r"""At most eps changed coordinates; see ``linf``.
+
+    Without bounds a random start moves each chosen coordinate by less than 1.
+    """
+    return _make(L0, eps, bounds)
+
+
+def as_ball(ball: Ball | float | Array) -> Ball:
+    """A ball as it is; a number as the radius of ``linf`` on [0, 1]."""
+    return ball if hasattr(ball, 'project') else linf(ball)
+
+
+def _is_ball(node: object) -> bool:
+    return isinstance(node, Linf | L2 | L1 | L0) or (
+        hasattr(node, 'project') and hasattr(node, 'steepest')
+    )
+
+
+def of(attack: object) -> list[Ball]:
+    """The balls that an attack (any pytree) is built from."""
+    return [b for b in jax.tree.leaves(attack, is_leaf=_is_ball) if _is_ball(b)]
+
+
+def with_eps(attack, eps: Array):
+    """The same attack with another radius in every ball it contains.
+
+    Under ``vmap`` over ``eps`` this is a sweep of radii in one program.
+    """
+    return jax.tree.map(
+        lambda node: node.replace(eps=eps) if _is_ball(node) else node,
+        attack,
+        is_leaf=_is_ball,
+    )
+
+
+def take(attack, index: Array, size: int):
+    """The same attack for some of ``size`` examples: per-example radii are indexed.
+
+    Args:
+      attack: any pytree of balls.
+      index: (B,) positions.
+      size: the number of examples that a per-example radius must cover.
+
+    Raises:
+      ValueError: if a radius has a length other than ``size``.
+    """
+
+    def one(node):
+        if not _is_ball(node) or jnp.ndim(node.eps) == 0:
+            return node
+        if node.eps.shape != (size,):
+            raise ValueError(
+                f'eps must have shape () or ({size},), one radius per example, '
+                f'got {node.eps.shape}'
+            )
+        return node.replace(eps=jnp.asarray(node.eps)[index])
+
+    return jax.tree.map(one, attack, is_leaf=_is_ball)

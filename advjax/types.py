@@ -1,0 +1,82 @@
+"""The vocabulary: what a logits function, an objective and an attack are.
+
+Everything in advjax is built from four callables. None of them is a class to
+inherit from: a plain function with the right signature is one.
+
+    logits_fn(x) -> logits                     (B, ...) -> (B, K)
+    objective(x) -> value                      (B, ...) -> (B,), maximised
+    loss(logits, y, target=None) -> value      (B, K), (B,) -> (B,), maximised
+    attack(logits_fn, key, x, y) -> x_adv      the search for the worst case
+
+``x`` holds floats on the scale of the ball's ``bounds`` (pixels in [0, 1]
+unless said otherwise), ``y`` integer labels, and ``key`` one JAX key or one per
+example (see ``advjax.keys``).
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Key = jax.Array
+Params = Any
+State = Any
+
+LogitsFn = Callable[[Array], Array]
+Objective = Callable[[Array], Array]
+
+
+class Loss(Protocol):
+    """What an attack wants, per example; larger is worse for the model."""
+
+    def __call__(
+        self, logits: Array, y: Array, target: Array | None = None
+    ) -> Array:
+        """Returns (B,) values to be maximised; with a target, the targeted form."""
+        ...
+
+
+class Attack(Protocol):
+    """A search for the worst input near ``x``.
+
+    Our own attacks also take ``target``, a (B,) array of classes to be reached,
+    and carry ``calls``, the number of times one example passes the model.
+    """
+
+    def __call__(
+        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array
+    ) -> Array:
+        """Returns an array like ``x``."""
+        ...
+
+
+def as_pytree(fn: Callable[..., Any]) -> Any:
+    """Makes a callable a pytree, so that it may live inside one.
+
+    A plain function is no valid leaf of a ``jit`` argument; wrapped in
+    ``jax.tree_util.Partial`` it is static structure. Values that are pytrees
+    already (our attacks, a ``Partial`` of parameters) pass through.
+    """
+    if not callable(fn):
+        raise ValueError(f'expected a callable, got {fn!r}')
+    is_leaf = jax.tree_util.all_leaves([fn])
+    return jax.tree_util.Partial(fn) if is_leaf else fn
+
+
+def check_images(x: Array, name: str = 'x') -> None:
+    """Refuses inputs an attack cannot move: integers, low precision, scalars.
+
+    Raises:
+      ValueError: if ``x`` is not a float32 or float64 array with a batch axis.
+        Attacks add steps as small as 1/2550 to pixels; bfloat16 and float16
+        round them away, so it is the model that casts, never the pixels.
+    """
+    if x.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(
+            f'{name} must be float32 (images in [0, 1]: see advjax.data.to_float), '
+            f'got {x.dtype}'
+        )
+    if x.ndim < 1:
+        raise ValueError(f'{name} needs a leading batch axis, got shape {x.shape}')
