@@ -1,0 +1,537 @@
+"""Figures that explain an attack and a defence, as matplotlib figures.
+
+Every function is pure: arrays and numbers in, a `Figure` out. Nothing goes through
+pyplot, so no global list of figures grows and no window system is asked for, and
+matplotlib is imported only when a figure is drawn. The style is set by a context that
+starts from matplotlib's defaults: a reader's own matplotlibrc cannot change a figure.
+
+`to_svg` turns a figure into text that may stand inside an HTML page several times
+over. Three things make that work, and each replaces something matplotlib does:
+
+- identifiers are renumbered under a prefix, so that two figures in one page cannot
+  use each other's clip paths, and the same figure gives the same bytes every time;
+- colours of this module become CSS variables with the colour itself as the fallback,
+  so that a page can give its own colours in dark mode (`PALETTE` lists the names);
+- text stays text, in the font of the page. The layout is measured with DejaVu Sans,
+  which is wider than nearly every font of a page, so that nothing overlaps there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import math
+import re
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Orange, blue, purple, ... differ in lightness as well as in hue: they stay apart for
+# colour-blind readers and on a black-and-white printer, at 3:1 or more on white.
+SERIES = ('#d9702b', '#005a8f', '#8a3a8f', '#2f8f6b', '#7a6a00', '#5b6470')
+INK, MUTED, GRID = '#1d2733', '#5d6875', '#d9dee4'
+PALETTE: Mapping[str, str] = {
+    '--figure-ink': INK,
+    '--figure-muted': MUTED,
+    '--figure-grid': GRID,
+    **{f'--figure-{index}': colour for index, colour in enumerate(SERIES)},
+}
+
+_TAG = re.compile(r'<[^>]*>')
+_REFERENCE = re.compile(r'( id="|url\(#|href="#)([^")]+)')
+_MARKERS = ('o', 's', '^', 'D', 'v', 'P')
+_STYLE = {
+    'axes.edgecolor': MUTED,
+    'axes.grid': True,
+    'axes.axisbelow': True,
+    'axes.labelcolor': INK,
+    'axes.labelsize': 12,
+    'axes.spines.right': False,
+    'axes.spines.top': False,
+    'axes.titlelocation': 'left',
+    'axes.titlesize': 12.5,
+    'font.family': 'DejaVu Sans',
+    'font.size': 12,
+    'grid.color': GRID,
+    'legend.fontsize': 12,
+    'legend.frameon': False,
+    'lines.linewidth': 2.2,
+    'lines.markersize': 5,
+    'svg.fonttype': 'none',
+    'text.color': INK,
+    # Names come from outside; a dollar sign in one must not start a formula.
+    'text.parse_math': False,
+    'xtick.color': MUTED,
+    'xtick.labelcolor': INK,
+    'xtick.labelsize': 11.5,
+    'ytick.color': MUTED,
+    'ytick.labelcolor': INK,
+    'ytick.labelsize': 11.5,
+}
+
+
+def adversarial_grid(
+    rows: Sequence[Mapping[str, Any]], *, width: float = 10.0, columns: int = 8
+) -> Figure:
+    """Draws pictures in rows: one column per example, one row per kind of picture.
+
+    Args:
+      rows: one mapping per row: `title` (a line above the row), `images`
+        (n, H, W) or (n, H, W, C) with C of 1 or 3, values in [0, 1], and optionally
+        `captions`, n short texts under the images.
+      width: width of the figure in inches.
+      columns: examples side by side; further examples go into a block below.
+
+    Returns:
+      The figure. Pixels are drawn as squares, never smoothed.
+
+    Raises:
+      ValueError: if there is nothing to draw or the rows differ in length.
+    """
+    stacks = [[picture(image) for image in row['images']] for row in rows]
+    counts = {len(stack) for stack in stacks}
+    if len(counts) != 1 or counts == {0} or columns < 1:
+        raise ValueError(
+            f'rows must hold equally many (at least one) images and columns be at '
+            f'least 1, got rows of {[len(stack) for stack in stacks]} images and '
+            f'columns={columns}.'
+        )
+    (count,) = counts
+    columns = min(columns, count)
+    blocks = math.ceil(count / columns)
+    # The layout is computed, in inches, from the side of one picture: automatic
+    # layouts change the size of the pictures with the length of the captions.
+    gap, title = 0.12, 0.34
+    side = (width - gap * (columns - 1)) / columns
+    shapes = [stack[0].shape for stack in stacks]
+    heights = [side * shape[0] / shape[1] for shape in shapes]
+    below = [0.26 if row.get('captions') is not None else 0.04 for row in rows]
+    block = sum(heights) + sum(below) + title * len(rows) + 0.1
+    characters = max(int(side * 72 / 7.2), 4)
+    with _style():
+        figure = _new_figure(width, block * blocks, arrange=False)
+        tall = block * blocks
+        for number in range(blocks):
+            top = tall - number * block
+            chosen = range(number * columns, min((number + 1) * columns, count))
+            for row, stack, height, foot in zip(
+                rows, stacks, heights, below, strict=True
+            ):
+                figure.text(
+                    0,
+                    (top - title + 0.1) / tall,
+                    _label(row.get('title', ''), max(int(width * 9.5), 8)),
+                    fontweight='bold',
+                )
+                top -= title + height
+                for place, index in enumerate(chosen):
+                    left = place * (side + gap)
+                    box = (left / width, top / tall, side / width, height / tall)
+                    axes = figure.add_axes(box)
+                    axes.imshow(
+                        stack[index],
+                        cmap='gray',
+                        vmin=0,
+                        vmax=255,
+                        interpolation='none',
+                        aspect='auto',
+                    )
+                    axes.set_axis_off()
+                    if row.get('captions') is not None:
+                        figure.text(
+                            (left + side / 2) / width,
+                            (top - 0.05) / tall,
+                            _label(row['captions'][index], characters),
+                            fontsize=11,
+                            ha='center',
+                            va='top',
+                        )
+                top -= foot
+    return figure
+
+
+def robustness_curves(
+    curves: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    eps: float | None = None,
+    *,
+    mark: str = '',
+    chance: float | None = None,
+    quantity: str = 'largest allowed change, ε',
+    width: float = 10.0,
+    height: float = 4.2,
+) -> Figure:
+    """Draws accuracy against the size of the attack, one line per net.
+
+    Args:
+      curves: (name, eps, accuracy) per net, accuracy in [0, 1].
+      eps: the size to mark, in the units of the curves; nothing is marked for None.
+      mark: the text of the legend for it; by default the size itself.
+      chance: accuracy of guessing, 1/K for K balanced classes; None draws no line.
+      quantity: what the horizontal axis measures, with its unit.
+      width: width of the figure in inches.
+      height: height of the figure in inches.
+
+    Returns:
+      The figure.
+    """
+    with _style():
+        figure = _new_figure(width, height)
+        axes = figure.subplots()
+        largest = 0.0
+        for index, (name, sizes, accuracy) in enumerate(curves):
+            sizes = _floats(sizes)
+            axes.plot(
+                sizes,
+                100 * _floats(accuracy),
+                label=_label(name, 32),
+                zorder=3,
+                **_series(index),
+            )
+            largest = max([largest, *sizes[np.isfinite(sizes)]])
+        if chance is not None:
+            axes.axhline(
+                100 * chance,
+                color=MUTED,
+                linestyle=(0, (2, 2)),
+                linewidth=1.4,
+                label=f'guessing ({100 * chance:.1f} %)',
+            )
+        if eps is not None and math.isfinite(eps):
+            axes.axvline(
+                eps,
+                color=INK,
+                linestyle=(0, (6, 3)),
+                linewidth=1.4,
+                label=mark or f'ε = {eps:.4g}',
+            )
+            largest = max(largest, eps)
+        axes.set_xlim(0, (largest or 1.0) * 1.02)
+        _percent_axis(axes.yaxis, axes.set_ylim)
+        axes.set_xlabel(quantity)
+        axes.set_ylabel('right answers (%)')
+        _finish(figure, axes, width)
+    return figure
+
+
+def attack_bars(
+    nets: Sequence[tuple[str, Sequence[tuple[str, float]]]],
+    *,
+    emphasised: Sequence[str] = (),
+    width: float = 10.0,
+) -> Figure:
+    """Draws accuracy under each attack as bars, one bar per net.
+
+    Args:
+      nets: (name, [(attack, accuracy), ...]) per net, accuracy in [0, 1]. An attack
+        that a net lacks, or a number that is not finite, shows as a dash.
+      emphasised: attacks to print in bold and to set apart from those above them.
+      width: width of the figure in inches; the height follows from the bars.
+
+    Returns:
+      The figure, with the attacks from top to bottom in the order of appearance.
+    """
+    # A dict keeps the order of first appearance, a set would not.
+    attacks = list(dict.fromkeys(name for _, bars in nets for name, _ in bars))
+    wide = width > 6
+    step = max(len(nets), 1) + 0.7
+    places, place = [], 0.0
+    for name in attacks:
+        place += 0.8 if name in emphasised else 0.0
+        places.append(place)
+        place += step
+    with _style():
+        figure = _new_figure(width, 1.25 + 0.235 * max(place, 1))
+        axes = figure.subplots()
+        for index, (name, bars) in enumerate(nets):
+            values = dict(bars)
+            at = [place + index for place in places]
+            accuracy = _floats([values.get(attack) for attack in attacks]) * 100
+            axes.barh(
+                at,
+                np.nan_to_num(accuracy),
+                height=0.84,
+                color=_series(index)['color'],
+                label=_label(name, 32),
+                zorder=3,
+            )
+            for y, value in zip(at, accuracy, strict=True):
+                axes.text(
+                    (value if math.isfinite(value) else 0) + 1.2,
+                    y,
+                    f'{value:.1f} %' if math.isfinite(value) else '–',
+                    va='center',
+                    fontsize=11,
+                    zorder=4,
+                )
+        middle = (len(nets) - 1) / 2
+        axes.set_yticks(
+            [place + middle for place in places],
+            [_label(name, 40 if wide else 17) for name in attacks],
+        )
+        for name, tick in zip(attacks, axes.get_yticklabels(), strict=True):
+            if name in emphasised:
+                tick.set_fontweight('bold')
+        axes.set_ylim(place - 0.9, -0.9)
+        _percent_axis(axes.xaxis, axes.set_xlim)
+        # The numbers may stand beyond the end of the axis: the layout keeps them in.
+        axes.set_xlim(0, 100)
+        axes.grid(False, axis='y')
+        axes.tick_params(axis='y', length=0)
+        axes.spines['left'].set_visible(False)
+        axes.set_xlabel('right answers (%)')
+        _finish(figure, axes, width)
+    return figure
+
+
+def training_curves(
+    histories: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], *, width: float = 10.0
+) -> Figure:
+    """Draws held-out accuracy, clean and attacked, and the training loss.
+
+    Args:
+      histories: (name, rows) per net; a row may hold `epoch`, `held_out_clean`,
+        `held_out_robust` (both in [0, 1]) and `train_loss`. What is missing or not
+        finite leaves a gap.
+      width: width of the figure in inches; a narrow figure stacks its two panels.
+
+    Returns:
+      The figure.
+    """
+    wide = width > 6
+    with _style():
+        figure = _new_figure(width, 4.0 if wide else 6.6)
+        axes, losses = figure.subplots(*((1, 2) if wide else (2, 1)))
+        longest = 0
+        for index, (name, history) in enumerate(histories):
+            epochs = _floats(
+                [row.get('epoch', place) for place, row in enumerate(history)]
+            )
+            style = _series(index)
+            if len(history) > 25:
+                style = {'color': style['color']}
+            longest = max([longest, *epochs[np.isfinite(epochs)]])
+            for key, word, line in (
+                ('held_out_clean', 'no attack', '-'),
+                ('held_out_robust', 'attacked', (0, (4, 2))),
+            ):
+                values = _floats([row.get(key) for row in history])
+                axes.plot(
+                    epochs,
+                    100 * values,
+                    label=f'{_label(name, 24)}, {word}',
+                    linestyle=line,
+                    **style,
+                )
+            values = _floats([row.get('train_loss') for row in history])
+            losses.plot(epochs, values, **style)
+        _percent_axis(axes.yaxis, axes.set_ylim)
+        axes.set_ylabel('right answers (%)')
+        axes.set_title('Images not used for training')
+        losses.set_title('Training loss (lower is a better fit)')
+        losses.set_ylabel('mean loss (nats)')
+        low, high = losses.get_ylim()
+        losses.set_ylim(min(0.0, low), high)
+        for panel in (axes, losses):
+            panel.set_xlabel('epoch (passes over the training images)')
+            panel.xaxis.get_major_locator().set_params(integer=True)
+            panel.set_xlim(-0.02 * max(longest, 1), 1.02 * max(longest, 1))
+        _finish(figure, axes, width)
+    return figure
+
+
+def to_svg(figure: Figure, *, prefix: str = '', alt: str = '') -> str:
+    """Renders a figure as SVG that may stand inside an HTML page.
+
+    Args:
+      figure: any matplotlib figure.
+      prefix: start of every identifier in the drawing; by default a digest of the
+        drawing, so that different figures never share an identifier.
+      alt: what the figure shows, for readers who do not see it.
+
+    Returns:
+      One `<svg>` element without XML prolog. The same figure gives the same bytes.
+    """
+    stream = io.StringIO()
+    nothing = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
+    with _style(), _no_glyph_warnings():
+        figure.savefig(stream, format='svg', transparent=True, metadata=nothing)
+    svg = stream.getvalue()
+    svg = svg[svg.index('<svg') :].strip()
+    svg = re.sub(r'<!--.*?-->|<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
+    # A style element inside the drawing would apply to the whole page around it; the
+    # same two properties are inherited when they are set on the root.
+    svg = re.sub(r'<defs>\s*<style.*?</style>\s*</defs>', '', svg, flags=re.DOTALL)
+    svg = re.sub(r'\s*\n\s*', '\n', svg)
+    svg = svg.replace('<svg ', '<svg style="stroke-linejoin: round" ', 1)
+
+    found: dict[str, int] = {}
+    for name in re.findall(r'<[^>]* id="([^"]+)"', svg):
+        found.setdefault(name, len(found))
+
+    def themed(tag: re.Match[str]) -> str:
+        text = re.sub(r"'DejaVu Sans'[^;\"]*", 'inherit', tag[0])
+        text = re.sub(r'font: (?:(\w+) )?([\d.]+px) inherit', _font, text)
+        for name, colour in PALETTE.items():
+            text = text.replace(f': {colour}', f': var({name}, {colour})')
+        return text
+
+    def numbered(start: str) -> str:
+        def rename(hit: re.Match[str]) -> str:
+            return f'{hit[1]}{start}{found.get(hit[2], hit[2])}'
+
+        # Only inside tags: a text of the figure that looks like a reference stays.
+        return _TAG.sub(lambda tag: _REFERENCE.sub(rename, tag[0]), svg)
+
+    svg = _TAG.sub(themed, svg)
+    start = prefix or 'f' + hashlib.sha256(numbered('').encode()).hexdigest()[:10]
+    svg = numbered(f'{start}-')
+    if alt:
+        svg = svg.replace('<svg ', f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    return svg
+
+
+def amplification(*deltas: np.ndarray) -> float:
+    """Returns the factor that makes the largest change just fill the grey scale.
+
+    A change of zero is drawn in middle grey, so that half of the scale is free on
+    either side. The factor is rounded down to a number that is easy to say.
+
+    Args:
+      *deltas: perturbations in units of [0, 1]; values that are not finite count as
+        zero.
+
+    Returns:
+      The factor: 1.0 where nothing changed, otherwise 0.5 or more.
+    """
+    sizes = [float(np.abs(np.nan_to_num(delta)).max(initial=0)) for delta in deltas]
+    largest = max(sizes, default=0.0)
+    # Below a thousandth of a grey level there is only rounding to be seen.
+    if largest < 1e-6:
+        return 1.0
+    # A float32 perturbation of eps is eps and a rounding error, which must not push
+    # the factor to the next smaller one.
+    raw = 0.5 / largest * (1 + 1e-4)
+    power = 10.0 ** math.floor(math.log10(raw))
+    steps = [step for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if step * power <= raw]
+    return max(round(steps[-1] * power, 6), 0.5)
+
+
+def picture(image: np.ndarray, *, limit: int | None = None) -> np.ndarray:
+    """Turns an image in [0, 1] into bytes, (H, W) grey or (H, W, 3) colour.
+
+    Args:
+      image: (H, W), (H, W, 1) or (H, W, 3); clipped to [0, 1], and what is not
+        finite becomes black.
+      limit: longest side in pixels; a larger image is thinned out by whole steps,
+        because averaging would wash out exactly the changes it is to show.
+
+    Returns:
+      A uint8 array.
+
+    Raises:
+      ValueError: for any other shape.
+    """
+    image = np.nan_to_num(np.asarray(image, np.float32), nan=0.0)
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] != 3):
+        raise ValueError(
+            f'image must be (H, W), (H, W, 1) or (H, W, 3), got shape {image.shape}.'
+        )
+    if limit is not None:
+        stride = math.ceil(max(image.shape[:2]) / limit)
+        image = image[::stride, ::stride]
+    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def _label(text: object, longest: int) -> str:
+    """Returns a text as one line of at most `longest` characters."""
+    line = ' '.join(str(text).split())
+    if len(line) > longest:
+        line = line[: longest - 1].rstrip() + '…'
+    # Matplotlib leaves out of a legend whatever starts with an underscore.
+    return f' {line}' if line.startswith('_') else line
+
+
+def _font(hit: re.Match[str]) -> str:
+    weight = f'font-weight: {hit[1]}; ' if hit[1] else ''
+    return f'{weight}font-size: {hit[2]}'
+
+
+@contextlib.contextmanager
+def _no_glyph_warnings() -> Generator[None, None, None]:
+    """Lets names be in any script.
+
+    The browser draws the text, so that a glyph which only matplotlib's own font lacks
+    costs a little precision in the layout and is no fault.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message=r'Glyph \d+')
+        yield
+
+
+@contextlib.contextmanager
+def _style() -> Generator[None, None, None]:
+    """Sets this module's style for a while, whatever the reader's own is."""
+    import matplotlib.style
+
+    with matplotlib.style.context(['default', _STYLE]):
+        yield
+
+
+def _new_figure(width: float, height: float, *, arrange: bool = True) -> Figure:
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    # The space keeps the title of a lower panel apart from the label above it.
+    engine = ConstrainedLayoutEngine(hspace=0.08, wspace=0.05) if arrange else None
+    return Figure(figsize=(width, height), layout=engine)
+
+
+def _series(index: int) -> dict[str, Any]:
+    return {
+        'color': SERIES[index % len(SERIES)],
+        'marker': _MARKERS[index % len(_MARKERS)],
+    }
+
+
+def _floats(values: Sequence[Any]) -> np.ndarray:
+    """Returns floats, with NaN (which matplotlib leaves out) for what is none."""
+    numbers = np.array([math.nan if v is None else float(v) for v in values])
+    return np.where(np.isfinite(numbers), numbers, math.nan)
+
+
+def _percent_axis(axis: Any, limits: Any) -> None:
+    axis.set_ticks(range(0, 101, 20))
+    # Lines at 0 and at 100 % would be cut in half by the edge of the axes.
+    limits(-2, 102)
+
+
+def _finish(figure: Figure, axes: Axes, width: float) -> None:
+    """Puts the legend above the axes, where it hides no data, and fixes the layout."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        longest = max(len(text) for text in labels)
+        columns = max(1, min(len(labels), int(width * 72 / (longest * 7.2 + 48))))
+        figure.legend(
+            handles,
+            labels,
+            loc='outside upper left',
+            ncols=columns,
+            handlelength=2.4,
+            columnspacing=1.6,
+            borderaxespad=0.2,
+        )
+    # Left on, the layout starts from its own last result at each drawing, and the
+    # second drawing of a figure differs from the first in the last digits.
+    with _no_glyph_warnings():
+        figure.draw_without_rendering()
+    figure.set_layout_engine('none')
