@@ -1,0 +1,219 @@
+"""Attacks made of attacks: restarts, targets, and the worst of several.
+
+Each runs its parts on every example and keeps, per example, the result on which
+the model's margin is worst. So adding a restart, a target or a member never makes
+the attack weaker. Each is itself an attack and one compiled program.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from advjax import keys
+from advjax.attacks.goal import margin_at
+from advjax.types import Array, Attack, Key, LogitsFn, as_pytree
+
+
+def _worse(one: tuple[Array, Array], other: tuple[Array, Array]):
+    """Keeps the point of higher rank per example; the first of equals and of NaN."""
+    (x, rank), (new_x, new_rank) = one, other
+    better = new_rank > rank
+    wide = better.reshape((-1,) + (1,) * (x.ndim - 1))
+    return jnp.where(wide, new_x, x), jnp.where(better, new_rank, rank)
+
+
+def _worst_in_turn(run, count: int, x: Array, parallel: bool) -> Array:
+    """The worst of ``run(0), ..., run(count - 1)``, each a (point, rank)."""
+    nothing = x, jnp.full_like(x, -jnp.inf, shape=x.shape[:1])
+    if parallel:
+        points, ranks = jax.vmap(run)(jnp.arange(count))
+        best = nothing
+        for i in range(count):
+            best = _worse(best, (points[i], ranks[i]))
+        return best[0]
+
+    def body(best, i):
+        return _worse(best, run(i)), None
+
+    return jax.lax.scan(body, nothing, jnp.arange(count))[0][0]
+
+
+def _calls(attack: Attack) -> int | None:
+    return getattr(attack, 'calls', None)
+
+
+@struct.dataclass
+class Restarts:
+    """The worst of several runs of one attack; build it with ``restarts``."""
+
+    attack: Any
+    count: int = struct.field(pytree_node=False)
+    parallel: bool = struct.field(pytree_node=False, default=False)
+
+    @property
+    def calls(self) -> int | None:
+        """Model calls per example: every run, and one to rank it."""
+        calls = _calls(self.attack)
+        return None if calls is None else self.count * (calls + 1)
+
+    def __call__(
+        self,
+        logits_fn: LogitsFn,
+        key: Key,
+        x: Array,
+        y: Array,
+        target: Array | None = None,
+    ) -> Array:
+        """Attacks ``logits_fn`` at ``x``."""
+        each = keys.per_example(key, x.shape[0])
+        aim = {} if target is None else {'target': target}
+
+        def run(i):
+            own = keys.fold(each, i)
+            point = self.attack(logits_fn, own, x, y, **aim)
+            return point, margin_at(logits_fn, own, point, y, target)
+
+        return _worst_in_turn(run, self.count, x, self.parallel)
+
+
+def restarts(attack: Attack, count: int, parallel: bool = False) -> Restarts:
+    """Runs ``attack`` from ``count`` independent random starts.
+
+    Restart r of an example uses ``fold_in(key, r)``, so n + 1 restarts contain the
+    n restarts.
+
+    Args:
+      attack: any attack; a deterministic one gains nothing.
+      count: number of runs.
+      parallel: run them side by side by ``vmap`` (count times the memory) instead
+        of one after the other.
+
+    Raises:
+      ValueError: if ``count`` is not a positive integer.
+    """
+    if not (isinstance(count, int) and count >= 1):
+        raise ValueError(f'count must be an integer >= 1, got {count!r}')
+    return Restarts(attack=as_pytree(attack), count=count, parallel=parallel)
+
+
+@struct.dataclass
+class Targeted:
+    """The worst over the likeliest wrong classes; build it with ``targeted``."""
+
+    attack: Any
+    classes: int = struct.field(pytree_node=False)
+    parallel: bool = struct.field(pytree_node=False, default=False)
+
+    @property
+    def calls(self) -> int | None:
+        """Model calls per example: one to rank the classes, then every target."""
+        calls = _calls(self.attack)
+        return None if calls is None else 1 + self.classes * (calls + 1)
+
+    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
+        """Attacks ``logits_fn`` at ``x``; the verdict is untargeted."""
+        each = keys.per_example(key, x.shape[0])
+        logits = logits_fn(x).astype(jnp.float32)
+        if self.classes >= logits.shape[1]:
+            raise ValueError(
+                f'classes must be at most {logits.shape[1] - 1}, the number of wrong '
+                f'classes of this model, got {self.classes}'
+            )
+        own = jax.nn.one_hot(y, logits.shape[1], dtype=bool)
+        ranked = jnp.where(own, -jnp.inf, jnp.nan_to_num(logits))
+        targets = jax.lax.top_k(ranked, self.classes)[1].astype(jnp.asarray(y).dtype)
+
+        def run(i):
+            mine = keys.fold(each, i)
+            point = self.attack(logits_fn, mine, x, y, target=targets[:, i])
+            return point, margin_at(logits_fn, mine, point, y)
+
+        return _worst_in_turn(run, self.classes, x, self.parallel)
+
+
+def targeted(attack: Attack, classes: int = 9, parallel: bool = False) -> Targeted:
+    """Aims ``attack`` at each of the ``classes`` likeliest wrong classes in turn.
+
+    "Likeliest" by the clean logits. Often stronger than more restarts of the
+    untargeted attack (Gowal et al. 2019, arXiv 1910.09338).
+
+    Args:
+      attack: an attack that takes ``target``.
+      classes: how many wrong classes to try.
+      parallel: try them side by side by ``vmap`` instead of in turn.
+
+    Raises:
+      ValueError: if ``classes`` is not a positive integer or (when called) exceeds
+        the number of wrong classes.
+    """
+    if not (isinstance(classes, int) and classes >= 1):
+        raise ValueError(f'classes must be an integer >= 1, got {classes!r}')
+    return Targeted(attack=as_pytree(attack), classes=classes, parallel=parallel)
+
+
+@struct.dataclass
+class WorstOf:
+    """The worst of several different attacks; build it with ``worst_of``."""
+
+    attacks: tuple[Any, ...]
+
+    @property
+    def calls(self) -> int | None:
+        """Model calls per example: every member, and one each to rank it."""
+        calls = [_calls(attack) for attack in self.attacks]
+        return None if None in calls else sum(calls) + len(calls)
+
+    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
+        """Attacks ``logits_fn`` at ``x``."""
+        each = keys.per_example(key, x.shape[0])
+        best = x, jnp.full_like(x, -jnp.inf, shape=x.shape[:1])
+        for i, attack in enumerate(self.attacks):
+            own = keys.fold(each, i)
+            point = attack(logits_fn, own, x, y)
+            best = _worse(best, (point, margin_at(logits_fn, own, point, y)))
+        return best[0]
+
+
+def worst_of(attacks: Sequence[Attack]) -> WorstOf:
+    """Runs several attacks and keeps the worst result per example.
+
+    Unlike ``evaluation.evaluate`` this is one attack and one compiled program: use
+    it inside training or inside other combinators.
+
+    Raises:
+      ValueError: if ``attacks`` is empty.
+    """
+    if not attacks:
+        raise ValueError('attacks must hold at least one attack, got none')
+    return WorstOf(attacks=tuple(as_pytree(attack) for attack in attacks))
+
+
+@struct.dataclass
+class FromPrediction:
+    """Attacks what the model says now instead of the label; see ``from_prediction``."""
+
+    attack: Any
+
+    @property
+    def calls(self) -> int | None:
+        """Model calls per example: the attack's, and one for the prediction."""
+        calls = _calls(self.attack)
+        return None if calls is None else calls + 1
+
+    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
+        """Attacks ``logits_fn`` at ``x``; ``y`` is not looked at."""
+        del y
+        return self.attack(logits_fn, key, x, logits_fn(x))
+
+
+def from_prediction(attack: Attack) -> FromPrediction:
+    """Gives ``attack`` the clean logits (B, K) where it expects labels.
+
+    With ``loss=losses.kl`` this is the inner maximum of TRADES and of virtual
+    adversarial training. The attack must not keep the best iterate: without a
+    label there is no margin to rank by.
+    """
+    return FromPrediction(attack=as_pytree(attack))

@@ -1,0 +1,19 @@
+"""Networks of the literature, as ``advjax.models.Model`` values.
+
+Each factory takes the shape of one input and the number of classes and is cached:
+two calls give the same functions, hence one compiled program.
+"""
+
+from advjax.zoo.cnn import fast_mnist, load_fast_mnist, madry_mnist
+from advjax.zoo.dense import maxout, mlp
+from advjax.zoo.linear import logistic, softmax_regression
+
+__all__ = [
+    'fast_mnist',
+    'load_fast_mnist',
+    'logistic',
+    'madry_mnist',
+    'maxout',
+    'mlp',
+    'softmax_regression',
+]

@@ -1,0 +1,163 @@
+"""The two small convolutional networks of the MNIST literature."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from advjax import convolutions, models
+from advjax.types import Params
+
+_Conv = functools.partial(
+    nnx.Conv, conv_general_dilated=convolutions.conv_general_dilated
+)
+
+
+def _check(shape: tuple[int, ...], least: int) -> None:
+    if len(shape) != 3 or min(shape[:2]) < least:
+        raise ValueError(
+            f'shape must be (height, width, channels) with sides of at least {least}, '
+            f'got {shape}'
+        )
+
+
+class _MadryMnist(nnx.Module):
+    def __init__(self, shape, num_classes, scale, rngs):
+        height, width, channels = shape
+        one, two, full = (max(1, int(n * scale)) for n in (32, 64, 1024))
+        options = {
+            'kernel_init': nnx.initializers.truncated_normal(0.1),
+            'bias_init': nnx.initializers.constant(0.1),
+            'rngs': rngs,
+        }
+        self.conv1 = _Conv(channels, one, (5, 5), **options)
+        self.conv2 = _Conv(one, two, (5, 5), **options)
+        self.full = nnx.Linear((height // 4) * (width // 4) * two, full, **options)
+        self.out = nnx.Linear(full, num_classes, **options)
+
+    def __call__(self, x):
+        for conv in (self.conv1, self.conv2):
+            x = convolutions.max_pool(nnx.relu(conv(x)), (2, 2), (2, 2))
+        x = x.reshape(x.shape[0], -1)
+        return self.out(nnx.relu(self.full(x)))
+
+
+@functools.cache
+def madry_mnist(
+    shape: tuple[int, ...] = (28, 28, 1), num_classes: int = 10, scale: float = 1.0
+) -> models.Model:
+    """The MNIST network of Madry et al. 2018.
+
+    5x5 convolution to 32, ReLU, 2x2 max pooling, 5x5 convolution to 64, ReLU, 2x2
+    max pooling, 1024 units, ReLU, K logits; truncated-normal weights of scale 0.1,
+    biases 0.1. 3.3 million parameters at 28x28.
+
+    Args:
+      shape: (H, W, C) of one image.
+      num_classes: K.
+      scale: factor of all widths, for capacity studies.
+
+    Reference: Madry et al. 2018, arXiv 1706.06083, and its mnist_challenge code.
+    """
+    _check(shape, 4)
+    return models.from_nnx(functools.partial(_MadryMnist, shape, num_classes, scale))
+
+
+def _torch_uniform(fan_in: int):
+    """PyTorch's default: weights and biases uniform in +-1 / sqrt(fan_in)."""
+    bound = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return {'kernel_init': init, 'bias_init': init}
+
+
+class _FastMnist(nnx.Module):
+    def __init__(self, shape, num_classes, rngs):
+        height, width, channels = shape
+        size = (height // 4) * (width // 4) * 32
+
+        def conv(a, b):
+            options = _torch_uniform(16 * a)
+            return _Conv(a, b, (4, 4), strides=2, padding=1, rngs=rngs, **options)
+
+        self.conv1 = conv(channels, 16)
+        self.conv2 = conv(16, 32)
+        self.full = nnx.Linear(size, 100, rngs=rngs, **_torch_uniform(size))
+        self.out = nnx.Linear(100, num_classes, rngs=rngs, **_torch_uniform(100))
+
+    def __call__(self, x):
+        x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
+        return self.out(nnx.relu(self.full(x.reshape(x.shape[0], -1))))
+
+
+@functools.cache
+def fast_mnist(
+    shape: tuple[int, ...] = (28, 28, 1), num_classes: int = 10
+) -> models.Model:
+    """The MNIST network of "Fast is better than free".
+
+    4x4 convolutions of stride 2 and padding 1 to 16 and 32 channels, 100 units, K
+    logits, ReLU between, PyTorch's default initialisation. 166,406 parameters at
+    28x28. It serves any image with sides of at least 4.
+
+    Args:
+      shape: (H, W, C) of one image.
+      num_classes: K.
+
+    Reference: Wong, Rice and Kolter 2020, arXiv 2001.03994, and its MNIST code.
+    """
+    _check(shape, 4)
+    return models.from_nnx(functools.partial(_FastMnist, shape, num_classes))
+
+
+def load_fast_mnist(path: str | Path) -> Params:
+    """Reads PyTorch weights of that network, such as those its authors published.
+
+    Args:
+      path: an .npz with the names of the authors' state dict, ``0.weight`` (OIHW),
+        ``0.bias``, ``2.*``, ``5.*``, ``7.*`` (out, in).
+
+    Returns:
+      Parameters for ``fast_mnist()``.
+
+    Raises:
+      ValueError: if an array is missing or has another shape.
+    """
+    with np.load(path) as file:
+        arrays = dict(file)
+    return _from_torch(arrays, str(path))
+
+
+def _from_torch(arrays: Mapping[str, np.ndarray], source: str) -> Params:
+    shapes = {
+        '0': (16, 1, 4, 4), '2': (32, 16, 4, 4), '5': (100, 1568), '7': (10, 100)
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        for key, expected in ((f'{name}.weight', shape), (f'{name}.bias', shape[:1])):
+            found = arrays[key].shape if key in arrays else None
+            if found != expected:
+                raise ValueError(f'{source}: {key} must be {expected}, got {found}')
+
+    def kernel(name):
+        weight = jnp.asarray(arrays[f'{name}.weight'], jnp.float32)
+        if weight.ndim == 4:
+            return weight.transpose(2, 3, 1, 0)
+        if name == '5':  # PyTorch flattens channels first, we flatten them last.
+            weight = weight.reshape(100, 32, 7, 7).transpose(0, 2, 3, 1)
+            weight = weight.reshape(100, 1568)
+        return weight.T
+
+    names = {'conv1': '0', 'conv2': '2', 'full': '5', 'out': '7'}
+    return {
+        ours: {
+            'kernel': kernel(theirs),
+            'bias': jnp.asarray(arrays[f'{theirs}.bias'], jnp.float32),
+        }
+        for ours, theirs in names.items()
+    }

@@ -1,0 +1,95 @@
+"""The contract can fail: attacks broken on purpose break at least one clause."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from advjax import attacks, balls, keys
+from advjax.attacks import ascent
+from tests import contract
+
+PGD = next(case for case in contract.CASES if case.name == 'pgd linf')
+PGD_L2 = next(case for case in contract.CASES if case.name == 'pgd l2')
+RESTARTS = next(case for case in contract.CASES if case.name == 'restarts')
+
+
+def broken(case):
+    """Names of the checks that fail."""
+    jax.clear_caches()  # A cached program would hide the mutation.
+    failed = []
+    for check in contract.CHECKS:
+        try:
+            check(case)
+        except AssertionError:
+            failed.append(check.__name__)
+    return failed
+
+
+@pytest.fixture(autouse=True)
+def _fresh_programs():
+    yield
+    jax.clear_caches()
+
+
+def test_nothing_is_broken_without_a_mutation():
+    assert broken(PGD) == []
+
+
+def test_flipped_sign(monkeypatch):
+    monkeypatch.setattr(balls.Linf, 'steepest', lambda self, grad: -jnp.sign(grad))
+    assert 'worse_for_the_model' in broken(PGD)
+
+
+def test_dropped_projection(monkeypatch):
+    monkeypatch.setattr(balls.Linf, 'project', lambda self, x, x0: x)
+    assert 'feasible' in broken(PGD)
+
+
+def test_zeroed_gradient(monkeypatch):
+    monkeypatch.setattr(
+        ascent, 'canonical', lambda f: lambda x: (jnp.zeros_like(x), f(x)[1])
+    )
+    assert 'worse_for_the_model' in broken(PGD)
+
+
+def test_projection_that_normalises(monkeypatch):
+    def onto_the_sphere(self, x, x0):
+        delta = x - x0
+        norm = jnp.sqrt(jnp.sum(delta**2, axis=(1, 2, 3), keepdims=True)) + 1e-12
+        return jnp.clip(x0 + balls._wide(self.eps, x) * delta / norm, 0, 1)
+
+    monkeypatch.setattr(balls.L2, 'project', onto_the_sphere)
+    assert 'few_tiny_steps_stay_inside' in broken(PGD_L2)
+
+
+def test_projection_of_the_whole_batch(monkeypatch):
+    def jointly(self, x, x0):
+        delta = x - x0
+        norm = jnp.sqrt(jnp.sum(delta**2))
+        return jnp.clip(x0 + delta * jnp.minimum(1, self.eps / norm), 0, 1)
+
+    monkeypatch.setattr(balls.L2, 'project', jointly)
+    assert 'examples_are_independent' in broken(PGD_L2)
+
+
+def test_randomness_of_the_position_in_the_batch(monkeypatch):
+    def by_position(key, batch_size):
+        key = keys.typed(key)
+        return jax.random.split(key if key.ndim == 0 else key[0], batch_size)
+
+    monkeypatch.setattr(keys, 'per_example', by_position)
+    assert 'examples_are_independent' in broken(PGD)
+
+
+def test_last_iterate_instead_of_the_best(monkeypatch):
+    monkeypatch.setattr(
+        ascent.Ascent,
+        '_keep',
+        staticmethod(lambda state, rank: state._replace(best=state.x)),
+    )
+    assert 'more_is_never_weaker' in broken(PGD)
+
+
+def test_restarts_that_keep_the_last(monkeypatch):
+    monkeypatch.setattr(attacks.combine, '_worse', lambda one, other: other)
+    assert broken(RESTARTS)
