@@ -1,0 +1,443 @@
+"""The training loop: epochs, held-out robustness, failures, checkpoints, a log.
+
+All arithmetic happens in one compiled step; the loop is what a pure function cannot
+be. Every random choice comes from the key, the attempt and the step, so a run that
+was killed at any moment and is started again ends with the same bits.
+"""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from advjax import attacks, balls, data, keys, models
+from advjax.evaluation import evaluate
+from advjax.evaluation.verify import logits_of
+from advjax.models import Model
+from advjax.training.checkpoint import Checkpoints
+from advjax.training.diagnosis import diagnose
+from advjax.training.methods import Method
+from advjax.training.step import TrainState, create, no_totals, step
+from advjax.types import Attack, Key, LogitsFn, Params, State, as_pytree
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss or its gradient became NaN or infinite.
+
+    Attributes:
+      step: the update that could not be made.
+      fit: the last good state.
+    """
+
+    def __init__(self, step: int, fit: 'Fit'):
+        super().__init__(
+            f'the loss or its gradient is not finite at step {step}; training stopped '
+            'and the last good state is kept. Lower the learning rate, or look for a '
+            'division or logarithm in the model'
+        )
+        self.step = step
+        self.fit = fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A trained network.
+
+    Attributes:
+      model: the network.
+      params: parameters of the best epoch on held-out images.
+      model_state: its statistics, or {}.
+      last: the state training ended with.
+      history: one row per epoch, those of failed attempts included.
+      events: what happened besides, in words.
+      seconds: wall time spent training, including what was spent before a resume.
+    """
+
+    model: Model
+    params: Params
+    model_state: State
+    last: TrainState
+    history: tuple[Mapping[str, Any], ...]
+    events: tuple[str, ...]
+    seconds: float
+
+    @property
+    def logits_fn(self) -> LogitsFn:
+        """The trained network as attacks and evaluations take it."""
+        return models.logits_fn(self.model, self.params, self.model_state)
+
+
+@dataclasses.dataclass
+class _Run:
+    """What is saved besides arrays."""
+
+    attempt: int = 0
+    epoch: int = 0
+    best_score: float = -1.0
+    history: list = dataclasses.field(default_factory=list)
+    events: list = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    finished: bool = False
+    saves: int = 0
+
+    def rows(self) -> list:
+        """History of the present attempt."""
+        return [row for row in self.history if row['attempt'] == self.attempt]
+
+
+def _train_step(method, state, on_device, batch, key):
+    return step(method, state, data.take(on_device, batch), key)
+
+
+_CHECK_EVERY = 50
+"""Steps between looks at the loss, which make the host wait for the device."""
+
+# Donated: the old state is overwritten in place.
+_compiled_step = jax.jit(_train_step, donate_argnums=1)
+
+
+def fit(
+    method: Method,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    train: data.Dataset,
+    held_out: data.Dataset,
+    key: Key,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    attack: Attack | None = None,
+    directory: str | Path | None = None,
+    save_seconds: float = 30.0,
+    on_failure: Literal['rollback', 'restart'] = 'restart',
+    max_restarts: int = 2,
+    progress: bool = False,
+) -> Fit:
+    """Trains a network and keeps its best epoch.
+
+    Best means the highest robust accuracy on the held-out images, or the highest
+    clean accuracy for a method without an attack.
+
+    Args:
+      method: from ``advjax.training``.
+      model: the network.
+      optimizer: any optax optimizer.
+      train: images to train on.
+      held_out: training images kept apart, to choose and to watch by. Never test
+        images: choosing by them makes the test accuracy untrue.
+      key: one key; all randomness of the run.
+      epochs: passes over ``train``.
+      batch_size: images per step; the last batch is padded, nothing is dropped.
+      attack: what robust held-out accuracy is measured with; PGD-10 over the
+        method's ball by default, nothing for a method without an attack.
+      directory: where checkpoints and ``metrics.jsonl`` go. If it holds a run that
+        was interrupted, that run goes on. None keeps nothing.
+      save_seconds: least time between two checkpoints.
+      on_failure: after catastrophic overfitting or collapse, 'rollback' returns to
+        the best epoch and stops, 'restart' begins again with the next seed and rolls
+        back when there is none left.
+      max_restarts: seeds to try besides the first.
+      progress: show a bar.
+
+    Raises:
+      NonFiniteLossError: with the step, and the last good state as ``.fit``.
+      ValueError: for arguments out of range, or a directory of another run.
+    """
+    _validate(train, held_out, epochs, batch_size, on_failure, max_restarts)
+    loop = _Loop(
+        method=method,
+        model=model,
+        optimizer=optimizer,
+        held_out=held_out,
+        on_device=data.device_data(train),
+        key=keys.typed(key),
+        epochs=epochs,
+        batch_size=batch_size,
+        attack=_held_out_attack(method, attack),
+        directory=None if directory is None else Path(directory),
+        save_seconds=save_seconds,
+        on_failure=on_failure,
+        max_restarts=max_restarts,
+        progress=progress,
+    )
+    return loop.run()
+
+
+def _validate(train, held_out, epochs, batch_size, on_failure, max_restarts) -> None:
+    for name, value, least in (
+        ('epochs', epochs, 1),
+        ('batch_size', batch_size, 1),
+        ('max_restarts', max_restarts, 0),
+        ('the number of training images', len(train.labels), 1),
+        ('the number of held-out images', len(held_out.labels), 1),
+    ):
+        if not (isinstance(value, int) and value >= least):
+            raise ValueError(f'{name} must be an integer >= {least}, got {value!r}')
+    if on_failure not in ('rollback', 'restart'):
+        raise ValueError(
+            f"on_failure must be 'rollback' or 'restart', got {on_failure!r}"
+        )
+
+
+def _held_out_attack(method: Method, attack: Attack | None) -> Any:
+    if attack is not None:
+        return as_pytree(attack)
+    found = balls.of(method)
+    if found:
+        return attacks.pgd(found[0], steps=10)
+    if method.adversarial:
+        raise ValueError(
+            "attack must be given: the method's inner attack holds no ball to measure "
+            'robust held-out accuracy in'
+        )
+    return None
+
+
+@dataclasses.dataclass
+class _Loop:
+    method: Method
+    model: Model
+    optimizer: optax.GradientTransformation
+    held_out: data.Dataset
+    on_device: data.DeviceData
+    key: Key
+    epochs: int
+    batch_size: int
+    attack: Any
+    directory: Path | None
+    save_seconds: float
+    on_failure: str
+    max_restarts: int
+    progress: bool
+
+    def run(self) -> Fit:
+        self.now, self.state, self.best = _Run(), self._start(0), None
+        self.best = self._copy(self.state)
+        self.checkpoints = None
+        if self.directory is not None:
+            self.checkpoints = Checkpoints(self.directory / 'checkpoints')
+            self._resume()
+            _write_log(self.directory, self.now.history)
+        self.clock = self.saved = time.monotonic()
+        try:
+            while not self.now.finished:
+                self._epoch()
+            self._save(always=True)
+        finally:
+            if self.checkpoints is not None:
+                self.checkpoints.close()
+        return self._fit()
+
+    def _start(self, attempt: int) -> TrainState:
+        key = jax.random.fold_in(self._attempt_key(attempt), 0)
+        return jax.jit(create, static_argnums=(0, 1))(self.model, self.optimizer, key)
+
+    def _attempt_key(self, attempt: int) -> Key:
+        return jax.random.fold_in(self.key, attempt)
+
+    @staticmethod
+    def _copy(state: TrainState) -> dict[str, Any]:
+        """The parameters, out of reach of the donation of the state."""
+        kept = {'params': state.params, 'model_state': state.model_state}
+        return jax.tree.map(jnp.copy, kept)
+
+    def _tree(self) -> dict[str, Any]:
+        """What a checkpoint holds: only arrays, under plain names."""
+        leaves = jax.tree.leaves(self.state)
+        return {
+            'state': {str(i): leaf for i, leaf in enumerate(leaves)},
+            'best': {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(self.best))},
+        }
+
+    def _resume(self) -> None:
+        like = self._tree()
+        found = self.checkpoints.restore(like)
+        if found is None:
+            return
+        tree, record = found
+
+        def fill(template, leaves):
+            flat = [leaves[str(i)] for i in range(len(leaves))]
+            return jax.tree.unflatten(jax.tree.structure(template), flat)
+
+        self.state = fill(self.state, tree['state'])
+        self.best = fill(self.best, tree['best'])
+        self.now = _Run(**record)
+
+    def _save(self, always: bool = False) -> None:
+        moment = time.monotonic()
+        self.now.seconds += moment - self.clock
+        self.clock = moment
+        due = always or moment - self.saved >= self.save_seconds
+        if self.checkpoints is not None and due:
+            self.saved = moment
+            self.now.saves += 1
+            record = dataclasses.asdict(self.now)
+            self.checkpoints.save(self.now.saves, self._tree(), record)
+
+    def _epoch(self) -> None:
+        """Finishes the present epoch, wherever in it the run stands."""
+        key = self._attempt_key(self.now.attempt)
+        shuffle = jax.random.fold_in(jax.random.fold_in(key, 1), self.now.epoch)
+        size = len(self.on_device.labels)
+        batches = jax.device_get(data.epoch_indices(shuffle, size, self.batch_size))
+        count = len(batches.index)
+        first = int(self.state.step) - self.now.epoch * count
+        draws = jax.random.fold_in(key, 2)
+        with _Bar(self.progress, self.now, count, first, self.epochs) as bar:
+            for i in range(first, count):
+                batch = jax.tree.map(lambda rows, i=i: rows[i], batches)
+                self.state, metrics = _compiled_step(
+                    self.method, self.state, self.on_device, batch, draws
+                )
+                if (i + 1) % _CHECK_EVERY == 0:
+                    self._check_finite()
+                    bar.update(i + 1 - first, float(metrics['loss']))
+                    if i + 1 < count:
+                        self._save()
+        self._check_finite()
+        self._end_of_epoch()
+
+    def _check_finite(self) -> None:
+        failed = int(self.state.failed_at)
+        if failed >= 0:
+            if self.now.best_score < 0:
+                self.best = self._copy(self.state)
+            raise NonFiniteLossError(failed, self._fit())
+
+    def _end_of_epoch(self) -> None:
+        totals = {name: float(value) for name, value in self.state.totals.items()}
+        self.state = self.state.replace(totals=no_totals())
+        row = {
+            'attempt': self.now.attempt,
+            'epoch': self.now.epoch + 1,
+            'step': int(self.state.step),
+            'train_loss': totals['loss'] / totals['count'],
+            'train_accuracy': totals['correct'] / totals['count'],
+            **self._held_out_accuracy(),
+        }
+        score = self._score(row)
+        if score > self.now.best_score:
+            self.now.best_score = score
+            self.best = self._copy(self.state)
+        self.now.seconds += time.monotonic() - self.clock
+        self.clock = time.monotonic()
+        self.now.history.append({**row, 'seconds': round(self.now.seconds, 3)})
+        self.now.epoch += 1
+        failure = diagnose(self.now.rows(), self.method.adversarial)
+        if failure is not None:
+            self._act_on(failure)
+        elif self.now.epoch == self.epochs:
+            self.now.finished = True
+        if self.directory is not None:
+            _write_log(self.directory, self.now.history)
+        if not self.now.finished:
+            self._save()
+
+    def _held_out_accuracy(self) -> dict[str, float | None]:
+        model = models.logits_fn(self.model, self.state.params, self.state.model_state)
+        images = np.asarray(data.to_float(self.held_out.images))
+        labels = self.held_out.labels
+        if self.attack is None:
+            answers = np.asarray(jnp.argmax(logits_of(model, images), axis=1))
+            clean, robust = float((answers == labels).mean()), None
+        else:
+            # The same draws every epoch: a difference is the model's.
+            key = jax.random.fold_in(self.key, 2**31 - 1)
+            found = evaluate(
+                model,
+                images,
+                labels,
+                {'held out': self.attack},
+                key,
+                batch_size=min(len(labels), 512),
+            )
+            clean, robust = found.clean_accuracy, found.robust_accuracy
+            answers = found.clean_prediction
+        top = float(np.bincount(answers).max() / len(answers))
+        return {
+            'held_out_clean': clean,
+            'held_out_robust': robust,
+            'held_out_top_class': top,
+        }
+
+    def _act_on(self, failure: str) -> None:
+        again = self.on_failure == 'restart' and self.now.attempt < self.max_restarts
+        if again:
+            self.now.attempt += 1
+            self.now.epoch = 0
+            self.state = self._start(self.now.attempt)
+            action = f'began again with seed {self.now.attempt}'
+        else:
+            self.now.finished = True
+            best = max(self.now.history, key=self._score)
+            action = f'stopped and went back to epoch {best["epoch"]}'
+        self.now.events.append(f'{failure}; {action}')
+
+    def _score(self, row: Mapping[str, float]) -> float:
+        return row['held_out_robust' if self.method.adversarial else 'held_out_clean']
+
+    def _fit(self) -> Fit:
+        return Fit(
+            model=self.model,
+            params=self.best['params'],
+            model_state=self.best['model_state'],
+            last=self.state,
+            history=tuple(self.now.history),
+            events=tuple(self.now.events),
+            seconds=self.now.seconds,
+        )
+
+
+def _write_log(directory: Path, rows: list[Mapping[str, Any]]) -> None:
+    """Writes ``metrics.jsonl`` anew, so that it agrees with the checkpoint."""
+    directory.mkdir(parents=True, exist_ok=True)
+    unfinished = directory / 'metrics.jsonl.tmp'
+    unfinished.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    os.replace(unfinished, directory / 'metrics.jsonl')
+
+
+class _Bar:
+    """A tqdm bar over the steps of one epoch, or nothing."""
+
+    def __init__(self, show: bool, now: _Run, count: int, first: int, epochs: int):
+        self._bar, self._first = None, first
+        if show:
+            from tqdm import tqdm
+
+            last = now.rows()[-1:]
+            known = {
+                name: f'{row["held_out_" + name]:.1%}'
+                for row in last
+                for name in ('clean', 'robust')
+                if row['held_out_' + name] is not None
+            }
+            self._bar = tqdm(
+                total=count,
+                initial=first,
+                desc=f'epoch {now.epoch + 1}/{epochs}',
+                unit='step',
+                leave=False,
+                postfix=known,
+            )
+            self._known = known
+
+    def __enter__(self) -> '_Bar':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, done: int, loss: float) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f'{loss:.3f}', **self._known, refresh=False)
+            self._bar.update(self._first + done - self._bar.n)

@@ -1,0 +1,196 @@
+r"""Training methods: an inner maximum and an outer minimum.
+
+.. math:: \min_\theta E\,[\,\mathrm{outer}(\theta, x, \mathrm{inner}(\theta, x, y), y)\,]
+
+``inner`` is an attack, ``outer`` a loss over the parameters. A method is a pytree:
+its eps, alpha and beta are leaves that can be swept by ``vmap`` or scheduled. Your
+own is ``method(attack, outer)`` with any two functions of these shapes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+
+from advjax import attacks, losses
+from advjax.balls import Ball
+from advjax.types import Array, Attack, Key, LogitsFn, State, as_pytree
+
+Forward = Callable[[State, Array], tuple[Array, State]]
+Outer = Callable[
+    [Forward, State, Array, Array, Array], tuple[Array, Array, State]
+]  # fmt: skip
+
+
+@struct.dataclass
+class Method:
+    """A row of the table of training methods; build it with a factory below.
+
+    Attributes:
+      inner: the attack whose result is trained on.
+      outer: ``(forward, state, x, x_adv, y) -> (loss (B,), logits, state)``, where
+        ``forward(state, x) -> (logits, state)`` runs the model in train mode.
+      train_mode: run the model in train mode while attacking. Off by default:
+        batch statistics would let the examples of a batch attack each other.
+    """
+
+    inner: Any
+    outer: Any
+    train_mode: bool = struct.field(pytree_node=False, default=False)
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether there is an inner maximum at all."""
+        return getattr(self.inner, 'func', None) is not unperturbed
+
+
+def method(inner: Attack, outer: Outer, train_mode: bool = False) -> Method:
+    """Pairs an attack with an outer loss; see ``Method``."""
+    return Method(as_pytree(inner), as_pytree(outer), train_mode)
+
+
+def unperturbed(logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
+    """The attack that does nothing."""
+    del logits_fn, key, y
+    return x
+
+
+def on_adversarial(forward, state, x, x_adv, y):
+    """Outer loss: cross entropy of the adversarial images alone."""
+    del x
+    logits, state = forward(state, x_adv)
+    return losses.cross_entropy(logits, y), logits, state
+
+
+@struct.dataclass
+class Mixed:
+    r"""Outer loss :math:`\alpha J(x, y) + (1 - \alpha) J(x', y)`."""
+
+    alpha: Array
+
+    def __call__(self, forward, state, x, x_adv, y):
+        """Returns losses, logits of the adversarial images, and the new state."""
+        clean, state = forward(state, x)
+        logits, state = forward(state, x_adv)
+        loss = self.alpha * losses.cross_entropy(clean, y)
+        loss += (1 - self.alpha) * losses.cross_entropy(logits, y)
+        return loss, logits, state
+
+
+@struct.dataclass
+class Trades:
+    r"""Outer loss :math:`J(x, y) + \beta\, D_{KL}(f(x) \,\|\, f(x'))`."""
+
+    beta: Array
+
+    def __call__(self, forward, state, x, x_adv, y):
+        """Returns losses, logits of the adversarial images, and the new state."""
+        clean, state = forward(state, x)
+        logits, state = forward(state, x_adv)
+        loss = losses.cross_entropy(clean, y) + self.beta * losses.kl(logits, clean)
+        return loss, logits, state
+
+
+def _fraction(name: str, value: float, least: float, most: float) -> Array:
+    if not least <= value <= most:
+        raise ValueError(f'{name} must lie in [{least:g}, {most:g}], got {value}')
+    return jnp.float32(value)
+
+
+def standard() -> Method:
+    r"""Empirical risk minimisation: :math:`E\,J(\theta, x, y)`."""
+    return method(unperturbed, on_adversarial)
+
+
+def fgsm_at(ball: Ball | float, alpha: float = 0.5) -> Method:
+    r"""Adversarial training on the fast gradient sign method, mixed with clean images.
+
+    .. math:: \tilde J = \alpha J(\theta, x, y)
+              + (1 - \alpha) J(\theta, x + \epsilon\,\mathrm{sign}(\nabla_x J), y)
+
+    The perturbation is made anew at every step and held constant in the outer
+    gradient.
+
+    Args:
+      ball: a ball, or a number as the radius of ``linf``; other balls take their
+        steepest direction.
+      alpha: weight of the clean loss.
+
+    Reference: Goodfellow et al. 2015, arXiv 1412.6572, section 6 (no clipping there:
+    ``bounds=None``).
+    """
+    return method(attacks.fgm(ball), Mixed(_fraction('alpha', alpha, 0, 1)))
+
+
+def pgd_at(
+    ball: Ball | float, steps: int = 7, rate: float | Array | None = None
+) -> Method:
+    r"""Adversarial training on projected gradient descent alone.
+
+    .. math:: \min_\theta E \max_{x' \in B(x)} J(\theta, x', y)
+
+    The last iterate is trained on, as in the authors' code; unlike there the attack
+    sees the model in eval mode.
+
+    Args:
+      ball: a ball, or a number as the radius of ``linf``.
+      steps: attack steps (40 on MNIST, 7 on CIFAR-10).
+      rate: step size in radii; 2.5 / steps by default.
+
+    Reference: Madry et al. 2018, arXiv 1706.06083.
+    """
+    inner = attacks.pgd(ball, steps, rate, keep_best=False)
+    return method(inner, on_adversarial)
+
+
+def fast(ball: Ball | float, rate: float = 1.25) -> Method:
+    r"""FGSM from a random start, "Fast is better than free".
+
+    .. math:: \delta \sim U(-\epsilon, \epsilon), \qquad
+        \delta \leftarrow \Pi(\delta + \alpha\,\mathrm{sign}(\nabla_\delta J))
+
+    As in the authors' MNIST code the gradient is taken at x + delta before it is
+    clipped to the pixel range; unlike there the attack sees the model in eval mode,
+    which changes nothing for networks without BatchNorm.
+
+    Args:
+      ball: a ball, or a number as the radius of ``linf``.
+      rate: step size alpha in radii; the paper's is 1.25.
+
+    Reference: Wong, Rice and Kolter 2020, arXiv 2001.03994, algorithm 3.
+    """
+    inner = attacks.pgd(
+        ball, 1, rate, start=attacks.unclipped, keep_best=False
+    )  # fmt: skip
+    return method(inner, on_adversarial)
+
+
+def trades(
+    ball: Ball | float,
+    beta: float = 6.0,
+    steps: int = 10,
+    rate: float | Array | None = None,
+) -> Method:
+    r"""TRADES: clean loss plus the worst change of prediction.
+
+    .. math:: J(f(x), y) + \beta \max_{x' \in B(x)} D_{KL}(f(x) \,\|\, f(x'))
+
+    The search starts at x + 0.001 N(0, 1), because the divergence has no gradient
+    at x; the outer gradient flows through both predictions.
+
+    Args:
+      ball: a ball, or a number as the radius of ``linf``.
+      beta: weight of the divergence (1 on MNIST, 6 on CIFAR-10).
+      steps: attack steps.
+      rate: step size in radii; 2.5 / steps by default.
+
+    Reference: Zhang et al. 2019, arXiv 1901.08573, equation 5. Its L2 variant takes
+    SGD steps; here every ball takes its steepest step.
+    """
+    if not beta >= 0:
+        raise ValueError(f'beta must be >= 0, got {beta}')
+    search = attacks.pgd(
+        ball, steps, rate, losses.kl, start=attacks.gaussian, keep_best=False
+    )
+    return method(attacks.from_prediction(search), Trades(jnp.float32(beta)))

@@ -1,0 +1,141 @@
+"""One min-max step as a pure function; the caller owns jit, sharding, donation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from advjax import keys, models
+from advjax.models import Model
+from advjax.training.methods import Method
+from advjax.types import Array, Key, Params, State
+
+
+@struct.dataclass
+class TrainState:
+    """All that training changes.
+
+    Attributes:
+      step: number of updates made.
+      params: what is optimised.
+      model_state: BatchNorm statistics and the like, or {}.
+      opt_state: the optimizer's.
+      failed_at: the step whose loss or gradient was not finite, or -1. From then on
+        nothing changes any more, so the last good state is never lost.
+      totals: sums over this epoch: 'loss', 'correct' (answers on the images that
+        were trained on) and 'count'.
+      model: the network.
+      optimizer: the optax optimizer.
+    """
+
+    step: Array
+    params: Params
+    model_state: State
+    opt_state: Any
+    failed_at: Array
+    totals: dict[str, Array]
+    model: Model = struct.field(pytree_node=False)
+    optimizer: optax.GradientTransformation = struct.field(pytree_node=False)
+
+
+def no_totals() -> dict[str, Array]:
+    """The sums at the beginning of an epoch."""
+    return {name: jnp.zeros(()) for name in ('loss', 'correct', 'count')}
+
+
+def create(
+    model: Model, optimizer: optax.GradientTransformation, key: Key
+) -> TrainState:
+    """Initialises a network and its optimizer. Pure; may be jitted."""
+    params, model_state = model.init(key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=optimizer.init(params),
+        failed_at=jnp.full((), -1, jnp.int32),
+        totals=no_totals(),
+        model=model,
+        optimizer=optimizer,
+    )
+
+
+def step(
+    method: Method, state: TrainState, batch: dict[str, Array], key: Key
+) -> tuple[TrainState, dict[str, Array]]:
+    """Attacks a batch, then takes one step of the optimizer on the outer loss.
+
+    Args:
+      method: what to train for; a pytree, so its eps may change every step.
+      state: from ``create``.
+      batch: 'image' (B, ...) float32 in [0, 1], 'label' (B,), and optionally 'mask'
+        (B,) bool, False where an example only fills the batch up, and 'index' (B,)
+        data-set positions, to which the attack's randomness then belongs.
+      key: one key for the whole training; the step is folded in here.
+
+    Returns:
+      The new state and {'loss', 'accuracy', 'finite'} of this step, scalars.
+    """
+    x, y = batch['image'], batch['label']
+    size = x.shape[0]
+    mask = batch['mask'] if 'mask' in batch else jnp.ones((size,), bool)
+    index = batch['index'] if 'index' in batch else jnp.arange(size)
+    now = jax.random.fold_in(keys.typed(key), state.step)
+    for_attack, for_model = jax.random.split(now)
+
+    if method.train_mode:
+        frozen = jax.tree_util.Partial(_in_train_mode(state.model.apply))
+        logits_fn = jax.tree_util.Partial(
+            frozen, state.params, state.model_state, jax.random.fold_in(for_model, 0)
+        )
+    else:
+        logits_fn = models.logits_fn(state.model, state.params, state.model_state)
+    x_adv = method.inner(logits_fn, keys.of_index(for_attack, index), x, y)
+    x_adv = jax.lax.stop_gradient(x_adv)
+
+    def total(params):
+        passes = iter(range(1, 1000))  # Every forward pass has its own dropout.
+
+        def forward(model_state, images):
+            draw = jax.random.fold_in(for_model, next(passes))
+            return state.model.apply(params, model_state, images, train=True, key=draw)
+
+        losses, logits, model_state = method.outer(
+            forward, state.model_state, x, x_adv, y
+        )
+        summed = jnp.sum(jnp.where(mask, losses, 0))
+        count = jnp.maximum(jnp.sum(mask.astype(losses.dtype)), 1)
+        correct = jnp.sum((mask & (jnp.argmax(logits, axis=1) == y)).astype(jnp.float32))
+        return summed / count, (model_state, summed, correct, count)
+
+    (loss, aux), gradient = jax.value_and_grad(total, has_aux=True)(state.params)
+    model_state, summed, correct, count = aux
+    updates, opt_state = state.optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree_utils.tree_norm(gradient))
+    sums = {'loss': summed, 'correct': correct, 'count': count}
+    moved = state.replace(
+        step=state.step + 1,
+        params=params,
+        model_state=model_state,
+        opt_state=opt_state,
+        totals=jax.tree.map(jnp.add, state.totals, sums),
+    )
+    stopped = state.replace(
+        failed_at=jnp.where(state.failed_at < 0, state.step, state.failed_at)
+    )
+    go = finite & (state.failed_at < 0)
+    new = jax.tree.map(lambda a, b: jnp.where(go, a, b), moved, stopped)
+    return new, {'loss': loss, 'accuracy': correct / count, 'finite': finite}
+
+
+def _in_train_mode(apply: Callable) -> Callable:
+    def logits(params, model_state, key, x):
+        # The state the pass would leave behind is dropped: attacks change nothing.
+        return apply(params, model_state, x, train=True, key=key)[0]
+
+    return logits

@@ -1,0 +1,1 @@
+"""Experiments: one command each, on real data, with a page to look at."""

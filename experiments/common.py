@@ -1,0 +1,129 @@
+"""What every experiment needs: the compilation cache, run folders, provenance."""
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advjax import balls, zoo
+from advjax.balls import Ball
+from advjax.models import Model
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs; ``JAX_COMPILATION_CACHE_DIR`` decides where.
+
+    One folder per host and jaxlib: programs are compiled for the very processor.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        home = Path(os.environ.get('ADVJAX_CACHE', Path.home() / '.cache' / 'advjax'))
+        folder = home / 'xla' / f'{platform.node()}-{version("jaxlib")}'
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return  # A read-only home costs compile time, nothing else.
+        jax.config.update('jax_compilation_cache_dir', str(folder))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    return {
+        'python': platform.python_version(),
+        **{name: version(name) for name in ('advjax', 'jax', 'flax', 'optax')},
+        'device': jax.devices()[0].device_kind,
+        'cores': os.cpu_count(),
+    }
+
+
+def command(module: str) -> str:
+    """The command line that was typed."""
+    return ' '.join(['python', '-m', module, *sys.argv[1:]])
+
+
+class OtherRunError(ValueError):
+    """The folder holds a run of another configuration."""
+
+
+def run_folder(folder: Path, config: Any, fresh: bool) -> Path:
+    """Opens the folder of a run: a new one, or one to go on with.
+
+    Args:
+      folder: where; made if it is missing.
+      config: a dataclass; saved as ``config.json``.
+      fresh: delete what is there.
+
+    Raises:
+      OtherRunError: if the folder holds a run of another configuration.
+    """
+    wanted = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    record = folder / 'config.json'
+    if fresh and folder.exists():
+        if not record.exists() and any(folder.iterdir()):
+            raise OtherRunError(f'{folder} is not the folder of a run: not deleted')
+        shutil.rmtree(folder)
+    if record.exists():
+        found = json.loads(record.read_text())
+        other = {
+            key: (found.get(key), wanted.get(key))
+            for key in found.keys() | wanted.keys()
+            if found.get(key) != wanted.get(key)
+        }
+        if other:
+            listed = ', '.join(f'{k}: {a!r} there, {b!r} now' for k, (a, b) in other.items())
+            raise OtherRunError(
+                f'{folder} holds a run of another configuration ({listed}). Choose '
+                'another --name, or delete it by --fresh'
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(record, wanted)
+    return folder
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes JSON in one piece: the old file or the new one, never half of one."""
+    unfinished = path.with_suffix('.tmp')
+    unfinished.write_text(json.dumps(value, indent=1))
+    os.replace(unfinished, path)
+
+
+MODELS = {
+    'fast_mnist': zoo.fast_mnist,
+    'madry_mnist': zoo.madry_mnist,
+    'mlp': zoo.mlp,
+    'maxout': zoo.maxout,
+    'softmax_regression': zoo.softmax_regression,
+}
+
+
+def build_model(name: str, shape: tuple[int, ...], num_classes: int) -> Model:
+    """Builds a network of the zoo for images of a shape."""
+    return MODELS[name](shape, num_classes)
+
+
+def build_ball(norm: str, eps: float) -> Ball:
+    """Builds a ball on [0, 1] by the name of its norm."""
+    return {'linf': balls.linf, 'l2': balls.l2, 'l1': balls.l1}[norm](eps)
+
+
+def unchanged_at_zero(attack, logits_fn, key, x, y) -> int:
+    """Counts the images that an attack of radius 0 returns bit for bit."""
+    still = run_attack(balls.with_eps(attack, jnp.float32(0)), logits_fn, key, x, y)
+    return int(jnp.sum(jnp.all(still == x, axis=tuple(range(1, x.ndim)))))
+
+
+@jax.jit
+def run_attack(attack, logits_fn, key, x, y):
+    """One compiled call of any attack."""
+    return attack(logits_fn, key, x, y)
+

@@ -1,0 +1,306 @@
+"""Evaluation believes nothing: what attacks claim is checked, input is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from advjax import attacks, balls, evaluation, linf, losses
+from advjax.evaluation import CLEAN_ERROR, ROBUST, evaluate, robustness_curve
+from tests.contract import CLASSES, KEY, images, network
+
+X, Y = (np.asarray(a) for a in images(batch=23))
+Y = np.where(np.arange(23) % 6 == 0, (Y + 1) % CLASSES, Y)  # Some clean errors.
+F = network(scale=2.0)
+PGD = attacks.pgd(linf(0.05), 4)
+
+
+def report(*args, **kwargs):
+    return evaluate(*args, **{'batch_size': 8, **kwargs})
+
+
+def test_accuracy_is_the_worst_case_over_attacks_with_clean_errors_as_errors():
+    named = {'fgsm': attacks.fgsm(0.05), 'pgd': PGD}
+    e = report(F, X, Y, named, KEY)
+    right = np.asarray(jnp.argmax(F(X), axis=1)) == Y
+    np.testing.assert_array_equal(e.clean_correct, right)
+    assert 0 < right.mean() < 1
+    assert e.clean_accuracy == right.mean()
+    broken = e.success.any(axis=0)
+    assert 0 < broken.sum() < right.sum()
+    np.testing.assert_array_equal(e.robust, right & ~broken)
+    assert e.robust_accuracy == (right & ~broken).mean()
+    assert e.robust_accuracy <= min(e.accuracy(n) for n in named) <= e.clean_accuracy
+    np.testing.assert_array_equal(e.broken_by == CLEAN_ERROR, ~right)
+    np.testing.assert_array_equal(e.broken_by == ROBUST, e.robust)
+    first = e.success.argmax(axis=0)
+    np.testing.assert_array_equal(e.broken_by[broken], first[broken])
+
+
+def test_the_kept_adversarial_is_verified_and_worst():
+    e = report(F, X, Y, {'fgsm': attacks.fgsm(0.05), 'pgd': PGD}, KEY)
+    broken = e.success.any(axis=0)
+    answers = np.argmax(F(e.adversarial), axis=1)
+    assert (answers[broken] != Y[broken]).all()
+    np.testing.assert_array_equal(e.prediction, answers)
+    np.testing.assert_array_equal(e.adversarial[~broken], X[~broken])
+    at = np.asarray(losses.margin(F(e.adversarial), jnp.asarray(Y)))
+    worst = np.where(e.success, e.margin, -np.inf).max(axis=0)
+    np.testing.assert_allclose(at[broken], worst[broken], rtol=1e-4)
+    distance = np.abs(e.adversarial - X).reshape(23, -1).max(1)
+    assert (distance <= 0.05 + 1e-6).all()
+
+
+def test_calls_are_those_declared_and_clean_errors_cost_none():
+    def own(logits_fn, key, x, y):
+        return x
+
+    e = report(F, X, Y, {'pgd': PGD, 'own': own}, KEY, ball=linf(0.05))
+    assert (e.calls[0] == np.where(e.clean_correct, 5, 0)).all()
+    assert (e.calls[1] == np.where(e.clean_correct, -1, 0)).all()
+
+
+def test_a_cheating_attack_is_rejected():
+    """Outside the ball or the range a fooled model does not count."""
+
+    def beyond(logits_fn, key, x, y):
+        return x + 0.06 * jnp.sign(jax.grad(_loss(logits_fn, y))(x))
+
+    def out_of_range(logits_fn, key, x, y):
+        return x + 0.9 * jnp.sign(jax.grad(_loss(logits_fn, y))(x))
+
+    def nan(logits_fn, key, x, y):
+        return jnp.full_like(x, jnp.nan)
+
+    honest = report(F, X, Y, attacks.fgsm(0.06), KEY)
+    assert honest.success.sum() > 0
+    e = report(F, X, Y, {'beyond': beyond}, KEY, ball=linf(0.05))
+    assert e.success.sum() == 0
+    assert e.rejected.sum() == honest.success.sum()
+    np.testing.assert_allclose(e.norm[0][e.clean_correct], 0.06, atol=1e-6)
+    e = report(F, X, Y, {'far': out_of_range}, KEY, ball=linf(1.0))
+    assert e.success.sum() == 0
+    assert not e.in_range[0][e.clean_correct].any()
+    e = report(F, X, Y, {'nan': nan}, KEY, ball=linf(0.05))
+    assert e.success.sum() == 0
+    assert (e.rejected[0] == e.clean_correct).all()
+
+
+def _loss(logits_fn, y):
+    return lambda x: losses.cross_entropy(logits_fn(x), y).sum()
+
+
+def test_verification_does_not_use_the_code_that_attacks_project_with(monkeypatch):
+    monkeypatch.setattr(balls.Linf, 'norm', lambda self, delta: jnp.zeros(len(delta)))
+    monkeypatch.setattr(balls.Linf, 'contains', lambda self, x, x0: True)
+    monkeypatch.setattr(balls.Linf, 'project', lambda self, x, x0: jnp.clip(x, 0, 1))
+    jax.clear_caches()
+    e = report(F, X, Y, attacks.pgd(linf(0.05), 9), KEY)
+    jax.clear_caches()
+    assert e.success.sum() == 0
+    assert e.rejected.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ('ball', 'definition'),
+    [
+        (balls.linf(0.1), lambda d: np.abs(d).max()),
+        (balls.l2(0.3), lambda d: np.sqrt((d**2).sum())),
+        (balls.l1(1.0), lambda d: np.abs(d).sum()),
+        (balls.l0(3), lambda d: (d != 0).sum()),
+    ],
+)
+def test_norms_are_measured_by_definition(ball, definition):
+    e = report(F, X, Y, attacks.pgd(ball, 3), KEY)
+    x_adv = np.asarray(ball.sample(KEY, jnp.asarray(X)))
+    seen = evaluation.verify(F, ball, X, Y, x_adv)
+    for i in range(4):
+        d = x_adv[i].astype(np.float64) - X[i]
+        assert seen.norm[i] == pytest.approx(definition(d), abs=1e-12)
+    assert seen.inside.all()
+    assert seen.in_range.all()
+    assert (e.norm[e.success] <= float(ball.eps) * (1 + 1e-5)).all()
+
+
+def test_the_verdict_does_not_depend_on_batch_order_or_company():
+    named = {
+        'pgd': PGD,
+        'restarts': attacks.restarts(attacks.pgd(linf(0.05), 2), 2),
+    }
+    whole = report(F, X, Y, named, KEY)
+    part = np.array([17, 3, 22, 8, 1])
+    some = report(F, X[part], Y[part], named, KEY, ids=part)
+    np.testing.assert_array_equal(some.success, whole.success[:, part])
+    np.testing.assert_array_equal(some.adversarial, whole.adversarial[part])
+    np.testing.assert_array_equal(some.margin, whole.margin[:, part])
+    order = np.arange(23)[::-1].copy()
+    back = report(F, X[order], Y[order], named, KEY, ids=order)
+    np.testing.assert_array_equal(back.adversarial, whole.adversarial[order])
+
+
+def test_another_attack_in_the_list_changes_nothing():
+    alone = report(F, X, Y, {'pgd': PGD}, KEY)
+    after = report(F, X, Y, {'fgsm': attacks.fgsm(0.05), 'pgd': PGD}, KEY)
+    np.testing.assert_array_equal(alone.margin[0], after.margin[1])
+
+
+def test_no_example_is_dropped():
+    for batch_size in (1, 7, 23, 64):
+        e = evaluate(F, X, Y, attacks.fgsm(0.05), KEY, batch_size=batch_size)
+        assert len(e.robust) == 23
+        assert e.robust_accuracy == report(F, X, Y, attacks.fgsm(0.05), KEY).robust_accuracy
+
+
+def test_radius_zero_is_clean_accuracy_and_large_radius_is_no_accuracy():
+    assert report(F, X, Y, attacks.pgd(0.0, 3), KEY).robust_accuracy == pytest.approx(
+        (np.argmax(F(X), axis=1) == Y).mean()
+    )
+    assert report(F, X, Y, attacks.pgd(1.0, 20), KEY).robust_accuracy == 0
+
+
+def test_radii_per_example():
+    eps = np.where(np.arange(23) < 12, 0.0, 0.3).astype(np.float32)
+    e = report(F, X, Y, attacks.pgd(linf(eps), 8), KEY)
+    assert e.success[0, :12].sum() == 0
+    assert e.success[0, 12:].sum() > 0
+    assert (e.norm[0, 12:][e.success[0, 12:]] > 0.05).any()
+
+
+def _nan_logits(x):
+    return jnp.full((x.shape[0], CLASSES), jnp.nan)
+
+
+def test_nan_logits_are_no_answer():
+    e = report(_nan_logits, X, Y, PGD, KEY)
+    assert e.clean_accuracy == e.robust_accuracy == 0
+
+
+def test_logits_that_turn_nan_under_attack_are_wrong_and_reported():
+    x, y = np.repeat(X[1:2], 3, 0), np.repeat(Y[1:2], 3)
+
+    def model(x):
+        moved = jnp.abs(x - jnp.asarray(X[1:2])).max((1, 2, 3))[:, None] > 0
+        return jnp.where(moved, jnp.nan, F(x))
+
+    e = report(model, x, y, attacks.fgsm(0.05), KEY)
+    assert e.clean_correct.all()
+    assert e.success.all()
+    assert not e.finite.any()
+
+
+def test_summary_and_table():
+    e = report(F, X, Y, {'fgsm': attacks.fgsm(0.05), 'pgd': PGD}, KEY)
+    summary = e.summary()
+    assert summary['robust_accuracy'] == e.robust_accuracy
+    assert [a['name'] for a in summary['attacks']] == ['fgsm', 'pgd']
+    assert summary['attacks'][1]['verified'] == int(e.success[1].sum())
+    assert 0.04 < summary['attacks'][0]['max_norm'] <= 0.05 + 1e-6
+    assert f'{e.robust_accuracy:.2%}' in str(e).splitlines()[-1]
+    with pytest.raises(ValueError, match="'square'"):
+        e.accuracy('square')
+
+
+BAD = [
+    ({'x': (X * 255).astype(np.uint8)}, r'x must hold float images, got uint8'),
+    ({'x': X.astype(np.float16)}, 'x must be float32, got float16'),
+    ({'x': X * 255}, r'bounds \[0, 1\].*normalis'),
+    ({'x': X - 0.5}, r'x must lie in the bounds'),
+    ({'x': np.where(np.arange(23)[:, None, None, None] == 5, np.nan, X)}, 'index 5'),
+    ({'x': X[:0], 'y': Y[:0]}, r'N >= 1, got shape \(0, 4, 5, 1\)'),
+    ({'y': Y[:-1]}, r'y must have shape \(23,\).*got \(22,\)'),
+    ({'y': Y + CLASSES}, r'y must lie in 0\.\.3'),
+    ({'y': Y - 9}, 'y must lie in'),
+    ({'y': Y.astype(np.float32)}, 'integer labels, got float32'),
+    ({'y': np.eye(23)[:, :4]}, r'y must have shape'),
+    ({'attacks': {}}, 'attacks must be'),
+    ({'attacks': {'pgd': 'pgd'}}, "'pgd'"),
+    ({'attacks': attacks.pgd(balls.Linf(jnp.float32(-1)), 2)}, 'eps must be >= 0, got -1'),
+    ({'attacks': attacks.pgd(linf(np.ones(5)), 2)}, r'\(23,\).*got \(5,\)'),
+    ({'attacks': {'a': attacks.fgsm(0.1), 'b': attacks.fgsm(0.2)}}, 'ball must be given'),
+    ({'attacks': lambda f, k, x, y: x}, 'ball must be given.*none'),
+    ({'attacks': lambda f, k, x, y: x[:2], 'ball': linf(0.1)}, 'array like x'),
+    ({'logits_fn': lambda x: x.sum((1, 2, 3))}, r'\(B, K\) logits'),
+    ({'batch_size': 0}, 'batch_size .* got 0'),
+    ({'ids': np.arange(3)}, r'ids must have shape \(23,\)'),
+]
+
+
+@pytest.mark.parametrize(('change', 'words'), BAD, ids=[words for _, words in BAD])
+def test_bad_input_is_refused_by_name(change, words):
+    arguments = {'logits_fn': F, 'x': X, 'y': Y, 'attacks': PGD, 'key': KEY, **change}
+    with pytest.raises(ValueError, match=words):
+        evaluate(**arguments)
+
+
+@struct.dataclass
+class Push:
+    """An attack that always goes the whole way in one direction."""
+
+    ball: balls.Linf
+
+    def __call__(self, logits_fn, key, x, y):
+        return x + self.ball.eps
+
+
+class TestCurve:
+    radii = np.linspace(0, 0.3, 16)
+
+    def test_is_monotone_and_starts_at_clean_accuracy(self):
+        curve = robustness_curve(F, X, Y, PGD, self.radii, KEY, batch_size=8)
+        assert curve.accuracy[0] == pytest.approx((np.argmax(F(X), axis=1) == Y).mean())
+        assert (np.diff(curve.accuracy) <= 0).all()
+        assert curve.accuracy[-1] < curve.accuracy[0]
+
+    def test_is_monotone_even_where_the_search_is_not(self):
+        """A model that is wrong only in a thin shell, and an attack that overshoots."""
+
+        def shell(x):
+            far = jnp.abs(x - 0.5).mean((1, 2, 3), keepdims=True)[:, :, 0, 0]
+            return jnp.concatenate([0.1 + 0 * far, (far > 0.1) & (far < 0.3)], axis=1)
+
+        grey, zero = np.full_like(X, 0.5), np.zeros(23, np.int32)
+        radii = [0.05, 0.2, 0.4]
+        searched = [
+            report(shell, grey, zero, Push(linf(r)), KEY).robust_accuracy for r in radii
+        ]
+        assert searched == [1, 0, 1]
+        curve = robustness_curve(
+            shell, grey, zero, Push(linf(0.1)), radii, KEY, batch_size=8
+        )
+        assert curve.accuracy.tolist() == [1, 0, 0]
+
+    def test_agrees_with_one_evaluation_per_radius(self):
+        """The same draws at one radius: the curve's first broken radii agree."""
+        radii = [0.02, 0.05, 0.1]
+        deterministic = attacks.bim(linf(0.1), 4)
+        curve = robustness_curve(F, X, Y, deterministic, radii, KEY, batch_size=8)
+        by_hand = np.zeros(23, bool)
+        for r, eps in enumerate(radii):
+            e = report(F, X, Y, attacks.bim(linf(eps), 4), KEY)
+            by_hand |= ~e.robust
+            np.testing.assert_array_equal(curve.broken[r], by_hand)
+
+    def test_sixteen_radii_are_one_program(self):
+        traces = []
+
+        def counted(x):
+            traces.append(x.shape)
+            return F(x)
+
+        robustness_curve(counted, X, Y, PGD, self.radii, KEY, batch_size=8)
+        once = len(traces)
+        traces.clear()
+        robustness_curve(counted, X, Y, PGD, self.radii / 2, KEY, batch_size=8)
+        assert once > 0
+        assert len(traces) <= 1  # The shape check alone; nothing is compiled again.
+
+    @pytest.mark.parametrize('radii', [[0.2, 0.1], [-0.1, 0.1], [], [[0.1]], [0.1, 0.1]])
+    def test_bad_radii(self, radii):
+        with pytest.raises(ValueError, match='radii must ascend'):
+            robustness_curve(F, X, Y, PGD, radii, KEY)
+
+    def test_attack_without_a_ball(self):
+        with pytest.raises(ValueError, match='hold a ball'):
+            robustness_curve(F, X, Y, lambda f, k, x, y: x, [0.1], KEY)
+
