@@ -18,9 +18,20 @@ from typing import TYPE_CHECKING
 from advjax.version import __version__
 
 if TYPE_CHECKING:
-    from advjax import attacks, balls, data, evaluation, keys, losses, models, training
-    from advjax import types, zoo
-    from advjax.balls import l0, l1, l2, linf
+    from advjax import attacks as attacks
+    from advjax import balls as balls
+    from advjax import data as data
+    from advjax import evaluation as evaluation
+    from advjax import keys as keys
+    from advjax import losses as losses
+    from advjax import models as models
+    from advjax import training as training
+    from advjax import types as types
+    from advjax import zoo as zoo
+    from advjax.balls import l0 as l0
+    from advjax.balls import l1 as l1
+    from advjax.balls import l2 as l2
+    from advjax.balls import linf as linf
 
 _ROOMS = (
     'attacks', 'balls', 'data', 'evaluation', 'keys', 'losses', 'models', 'training',

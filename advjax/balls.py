@@ -14,7 +14,8 @@ feasible, projecting twice changes rounding at most, and feasible points are
 returned bit for bit. All norms are per example, over every axis but the first.
 """
 
-from typing import Protocol, Self
+import dataclasses
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ import numpy as np
 from flax import struct
 
 from advjax import keys
-from advjax.types import Array, Key
+from advjax.types import Array, HostArray, Key
 
 Bounds = tuple[float, float] | None
 
@@ -37,15 +38,15 @@ image the rounding of ``x0 + delta`` stays well below this.
 class Ball(Protocol):
     """What attacks, training and evaluation ask of a set of perturbations."""
 
-    eps: Array
-    bounds: Bounds
-
+    @property
+    def eps(self) -> Array: ...  # noqa: D102
+    @property
+    def bounds(self) -> Bounds: ...  # noqa: D102
     def project(self, x: Array, x0: Array) -> Array: ...  # noqa: D102
     def sample(self, key: Key, x0: Array) -> Array: ...  # noqa: D102
     def steepest(self, grad: Array) -> Array: ...  # noqa: D102
     def norm(self, delta: Array) -> Array: ...  # noqa: D102
     def contains(self, x: Array, x0: Array) -> Array: ...  # noqa: D102
-    def replace(self, **changes: object) -> Self: ...  # noqa: D102
 
 
 def _axes(x: Array) -> tuple[int, ...]:
@@ -229,7 +230,7 @@ class L2:
         return _draw(self, key, x0, radius, direction)
 
     def steepest(self, grad: Array) -> Array:
-        """grad / ||grad||; zero where the gradient is zero."""
+        """The gradient over its norm; zero where it is zero."""
         scale = _max(jnp.abs(grad))
         scaled = _divide(grad, jnp.broadcast_to(scale, grad.shape), 0.0)
         return _divide(scaled, jnp.broadcast_to(_l2(scaled), grad.shape), 0.0)
@@ -352,7 +353,9 @@ class L0:
         def draw(key):
             which, value = jax.random.split(key)
             order = jax.random.uniform(which, (1, *x0.shape[1:]))
-            return order, jax.random.uniform(value, x0.shape[1:], minval=low, maxval=high)
+            return order, jax.random.uniform(
+                value, x0.shape[1:], minval=low, maxval=high
+            )
 
         order, value = keys.draw(draw, keys.per_example(key, x0.shape[0]))
         chosen = _rank(order[:, 0]) < _count(self.eps, x0)
@@ -392,7 +395,10 @@ def _top(grad: Array, count: float | Array) -> Array:
     return jnp.where(_rank(jnp.abs(grad)) < count, jnp.sign(grad), 0)
 
 
-def _make(kind: type, eps: float | Array, bounds: Bounds) -> Ball:
+Kind = TypeVar('Kind')
+
+
+def _make(kind: type[Kind], eps: float | HostArray, bounds: Bounds) -> Kind:
     if not isinstance(eps, jax.core.Tracer):
         value = np.asarray(eps)
         if value.ndim > 1:
@@ -410,10 +416,11 @@ def _make(kind: type, eps: float | Array, bounds: Bounds) -> Ball:
         if not (np.isfinite([low, high]).all() and low < high):
             raise ValueError(message)
         bounds = (low, high)
-    return kind(eps=jnp.asarray(eps, jnp.float32), bounds=bounds)
+    build: Any = kind
+    return build(eps=jnp.asarray(eps, jnp.float32), bounds=bounds)
 
 
-def linf(eps: float | Array, bounds: Bounds = (0.0, 1.0)) -> Linf:
+def linf(eps: float | HostArray, bounds: Bounds = (0.0, 1.0)) -> Linf:
     r"""The maximum-norm ball :math:`\|x' - x\|_\infty \le \epsilon`.
 
     Args:
@@ -426,17 +433,17 @@ def linf(eps: float | Array, bounds: Bounds = (0.0, 1.0)) -> Linf:
     return _make(Linf, eps, bounds)
 
 
-def l2(eps: float | Array, bounds: Bounds = (0.0, 1.0)) -> L2:
+def l2(eps: float | HostArray, bounds: Bounds = (0.0, 1.0)) -> L2:
     r"""The Euclidean ball :math:`\|x' - x\|_2 \le \epsilon`; see ``linf``."""
     return _make(L2, eps, bounds)
 
 
-def l1(eps: float | Array, bounds: Bounds = (0.0, 1.0)) -> L1:
+def l1(eps: float | HostArray, bounds: Bounds = (0.0, 1.0)) -> L1:
     r"""The ball :math:`\|x' - x\|_1 \le \epsilon`; see ``linf``."""
     return _make(L1, eps, bounds)
 
 
-def l0(eps: float | Array, bounds: Bounds = (0.0, 1.0)) -> L0:
+def l0(eps: float | HostArray, bounds: Bounds = (0.0, 1.0)) -> L0:
     r"""At most eps changed coordinates; see ``linf``.
 
     Without bounds a random start moves each chosen coordinate by less than 1.
@@ -444,7 +451,7 @@ def l0(eps: float | Array, bounds: Bounds = (0.0, 1.0)) -> L0:
     return _make(L0, eps, bounds)
 
 
-def as_ball(ball: Ball | float | Array) -> Ball:
+def as_ball(ball: Any) -> Ball:
     """A ball as it is; a number as the radius of ``linf`` on [0, 1]."""
     return ball if hasattr(ball, 'project') else linf(ball)
 
@@ -460,19 +467,19 @@ def of(attack: object) -> list[Ball]:
     return [b for b in jax.tree.leaves(attack, is_leaf=_is_ball) if _is_ball(b)]
 
 
-def with_eps(attack, eps: Array):
+def with_eps(attack: Any, eps: Array) -> Any:
     """The same attack with another radius in every ball it contains.
 
     Under ``vmap`` over ``eps`` this is a sweep of radii in one program.
     """
     return jax.tree.map(
-        lambda node: node.replace(eps=eps) if _is_ball(node) else node,
+        lambda node: dataclasses.replace(node, eps=eps) if _is_ball(node) else node,
         attack,
         is_leaf=_is_ball,
     )
 
 
-def take(attack, index: Array, size: int):
+def take(attack: Any, index: HostArray, size: int) -> Any:
     """The same attack for some of ``size`` examples: per-example radii are indexed.
 
     Args:
@@ -492,6 +499,6 @@ def take(attack, index: Array, size: int):
                 f'eps must have shape () or ({size},), one radius per example, '
                 f'got {node.eps.shape}'
             )
-        return node.replace(eps=jnp.asarray(node.eps)[index])
+        return dataclasses.replace(node, eps=jnp.asarray(node.eps)[index])
 
     return jax.tree.map(one, attack, is_leaf=_is_ball)

@@ -8,6 +8,7 @@ data-set indices instead.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,6 @@ def fold(keys: Key, data: int | Array) -> Key:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
 
 
-def draw(sampler: Callable[[Key], Array], keys: Key) -> Array:
+def draw(sampler: Callable[[Key], Any], keys: Key) -> Any:
     """Draws ``sampler(key)`` for every example: (B,) keys -> (B, ...)."""
     return jax.vmap(sampler)(keys)

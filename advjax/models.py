@@ -8,7 +8,7 @@ so a training step costs no more than the bare ``jax.jit``.
 
 import functools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -142,7 +142,7 @@ def from_nnx(constructor: Callable[..., Any]) -> Model:
     }
     _, params_like, state_like, rest_like = split(abstract)
 
-    def fill(like, tree: Mapping) -> Any:
+    def fill(like: Any, tree: Any) -> Any:
         filled = jax.tree.map(lambda leaf: leaf, like)
         nnx.replace_by_pure_dict(filled, tree)
         return filled

@@ -18,8 +18,10 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
+HostArray = jax.Array | np.ndarray
 Key = jax.Array
 Params = Any
 State = Any
@@ -28,14 +30,9 @@ LogitsFn = Callable[[Array], Array]
 Objective = Callable[[Array], Array]
 
 
-class Loss(Protocol):
-    """What an attack wants, per example; larger is worse for the model."""
-
-    def __call__(
-        self, logits: Array, y: Array, target: Array | None = None
-    ) -> Array:
-        """Returns (B,) values to be maximised; with a target, the targeted form."""
-        ...
+# (logits, y, target=None) -> (B,), larger is worse for the model. A user's own may
+# leave ``target`` out, and then cannot be aimed.
+Loss = Callable[..., Array]
 
 
 class Attack(Protocol):
@@ -45,9 +42,7 @@ class Attack(Protocol):
     and carry ``calls``, the number of times one example passes the model.
     """
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array
-    ) -> Array:
+    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
         """Returns an array like ``x``."""
         ...
 

@@ -20,7 +20,7 @@ from advjax.models import Model
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs; ``JAX_COMPILATION_CACHE_DIR`` decides where.
+    """Keeps compiled programs between runs, in ``JAX_COMPILATION_CACHE_DIR`` if set.
 
     One folder per host and jaxlib: programs are compiled for the very processor.
     """
@@ -80,7 +80,9 @@ def run_folder(folder: Path, config: Any, fresh: bool) -> Path:
             if found.get(key) != wanted.get(key)
         }
         if other:
-            listed = ', '.join(f'{k}: {a!r} there, {b!r} now' for k, (a, b) in other.items())
+            listed = ', '.join(
+                f'{k}: {a!r} there, {b!r} now' for k, (a, b) in other.items()
+            )
             raise OtherRunError(
                 f'{folder} holds a run of another configuration ({listed}). Choose '
                 'another --name, or delete it by --fresh'
@@ -126,4 +128,3 @@ def unchanged_at_zero(attack, logits_fn, key, x, y) -> int:
 def run_attack(attack, logits_fn, key, x, y):
     """One compiled call of any attack."""
     return attack(logits_fn, key, x, y)
-

@@ -458,7 +458,7 @@ def cli() -> None:
     folder = args.directory / name
     try:
         results = main(config, folder, args.fresh, not args.quiet)
-    except (ValueError, FileNotFoundError, training.NonFiniteLossError) as error:
+    except (ValueError, OSError, training.NonFiniteLossError) as error:
         sys.exit(f'error: {error}')
     threat = results['threat_model']
     print(

@@ -268,7 +268,10 @@ def jit_equals_eager(case: Case) -> None:
     f, (x, y) = network(), images()
     eager = case.attack()(case.sees(f), KEY, x, y)
     np.testing.assert_allclose(
-        _margin(f, case.run(f, KEY, x, y), y), _margin(f, eager, y), rtol=1e-4, atol=1e-5
+        _margin(f, case.run(f, KEY, x, y), y),
+        _margin(f, eager, y),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 

@@ -1,4 +1,6 @@
-"""A training run in a process of its own, to be killed: ``python -m tests.killable DIR``.
+"""A training run in a process of its own, to be killed.
+
+    python -m tests.killable DIR
 
 Prints the epochs of the whole run, the steps that this process made, and a digest
 of everything that training changes.

@@ -116,7 +116,8 @@ def test_eot_sees_through_noise_that_hides_the_gradient():
 
     step = attacks.fgsm(0.1)
     gains = [
-        margin(f, run(step, attacks.eot(noisy, n), KEY, x, y), y).mean() for n in (1, 64)
+        margin(f, run(step, attacks.eot(noisy, n), KEY, x, y), y).mean()
+        for n in (1, 64)
     ]
     assert gains[1] > gains[0]
 

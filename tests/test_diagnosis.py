@@ -22,7 +22,9 @@ def test_catastrophic_overfitting_is_a_fall_while_the_loss_falls():
 
 
 def test_noise_is_not_overfitting():
-    assert catastrophic_overfitting(history([0.7, 0.6, 0.72, 0.6], [4, 3, 2, 1])) is None
+    assert (
+        catastrophic_overfitting(history([0.7, 0.6, 0.72, 0.6], [4, 3, 2, 1])) is None
+    )
 
 
 def test_a_fall_of_everything_is_another_failure():

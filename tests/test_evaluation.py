@@ -149,7 +149,10 @@ def test_no_example_is_dropped():
     for batch_size in (1, 7, 23, 64):
         e = evaluate(F, X, Y, attacks.fgsm(0.05), KEY, batch_size=batch_size)
         assert len(e.robust) == 23
-        assert e.robust_accuracy == report(F, X, Y, attacks.fgsm(0.05), KEY).robust_accuracy
+        assert (
+            e.robust_accuracy
+            == report(F, X, Y, attacks.fgsm(0.05), KEY).robust_accuracy
+        )
 
 
 def test_radius_zero_is_clean_accuracy_and_large_radius_is_no_accuracy():
@@ -215,9 +218,15 @@ BAD = [
     ({'y': np.eye(23)[:, :4]}, r'y must have shape'),
     ({'attacks': {}}, 'attacks must be'),
     ({'attacks': {'pgd': 'pgd'}}, "'pgd'"),
-    ({'attacks': attacks.pgd(balls.Linf(jnp.float32(-1)), 2)}, 'eps must be >= 0, got -1'),
+    (
+        {'attacks': attacks.pgd(balls.Linf(jnp.float32(-1)), 2)},
+        'eps must be >= 0, got -1',
+    ),
     ({'attacks': attacks.pgd(linf(np.ones(5)), 2)}, r'\(23,\).*got \(5,\)'),
-    ({'attacks': {'a': attacks.fgsm(0.1), 'b': attacks.fgsm(0.2)}}, 'ball must be given'),
+    (
+        {'attacks': {'a': attacks.fgsm(0.1), 'b': attacks.fgsm(0.2)}},
+        'ball must be given',
+    ),
     ({'attacks': lambda f, k, x, y: x}, 'ball must be given.*none'),
     ({'attacks': lambda f, k, x, y: x[:2], 'ball': linf(0.1)}, 'array like x'),
     ({'logits_fn': lambda x: x.sum((1, 2, 3))}, r'\(B, K\) logits'),
@@ -295,7 +304,9 @@ class TestCurve:
         assert once > 0
         assert len(traces) <= 1  # The shape check alone; nothing is compiled again.
 
-    @pytest.mark.parametrize('radii', [[0.2, 0.1], [-0.1, 0.1], [], [[0.1]], [0.1, 0.1]])
+    @pytest.mark.parametrize(
+        'radii', [[0.2, 0.1], [-0.1, 0.1], [], [[0.1]], [0.1, 0.1]]
+    )
     def test_bad_radii(self, radii):
         with pytest.raises(ValueError, match='radii must ascend'):
             robustness_curve(F, X, Y, PGD, radii, KEY)
@@ -303,4 +314,3 @@ class TestCurve:
     def test_attack_without_a_ball(self):
         with pytest.raises(ValueError, match='hold a ball'):
             robustness_curve(F, X, Y, lambda f, k, x, y: x, [0.1], KEY)
-

@@ -252,9 +252,7 @@ def test_collapse_restarts_until_seeds_run_out(monkeypatch):
 
 def test_a_real_collapse_is_detected():
     """A learning rate far too high: one class for everything."""
-    result = fit(
-        training.standard(), optax.adam(30.0), epochs=6, on_failure='rollback'
-    )
+    result = fit(training.standard(), optax.adam(30.0), epochs=6, on_failure='rollback')
     assert any('collapse' in event for event in result.events)
     assert len(result.history) < 6
 

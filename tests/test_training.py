@@ -39,7 +39,9 @@ def gradient_of(new, old):
 
 def close(a, b, **tolerance):
     jax.tree.map(
-        lambda p, q: np.testing.assert_allclose(p, q, **{'atol': 1e-5, **tolerance}), a, b
+        lambda p, q: np.testing.assert_allclose(p, q, **{'atol': 1e-5, **tolerance}),
+        a,
+        b,
     )
 
 
@@ -168,7 +170,9 @@ def test_one_program_for_every_radius_and_weight():
 
 def test_vmap_over_radii_trains_a_population():
     def one(eps):
-        return training.step(training.pgd_at(linf(eps), 2), start(), BATCH, KEY)[0].params
+        return training.step(training.pgd_at(linf(eps), 2), start(), BATCH, KEY)[
+            0
+        ].params
 
     many = jax.jit(jax.vmap(one))(jnp.array([0.0, 0.1, 0.2]))
     for i, eps in enumerate((0.0, 0.1, 0.2)):
@@ -218,7 +222,7 @@ def test_a_method_of_the_user_is_two_functions():
         return losses.cross_entropy(logits, y) + pairing, logits, state
 
     method = training.method(attacks.pgd(0.1, 2, keep_best=False), my_outer)
-    state, metrics = STEP(method, start(), BATCH, KEY)
+    _, metrics = STEP(method, start(), BATCH, KEY)
     assert np.isfinite(metrics['loss'])
     assert method.adversarial
     assert not training.standard().adversarial
@@ -234,7 +238,10 @@ def test_triangular_schedule_is_the_published_interpolation():
 @pytest.mark.parametrize(
     ('make', 'words'),
     [
-        (lambda: training.fgsm_at(0.1, alpha=1.5), r'alpha must lie in \[0, 1\], got 1.5'),
+        (
+            lambda: training.fgsm_at(0.1, alpha=1.5),
+            r'alpha must lie in \[0, 1\], got 1.5',
+        ),
         (lambda: training.trades(0.1, beta=-1), 'beta must be >= 0, got -1'),
         (lambda: training.pgd_at(-0.1), 'eps must be a radius >= 0'),
         (lambda: training.pgd_at(0.1, 0), 'steps must be an integer >= 1, got 0'),

@@ -14,6 +14,7 @@ The loop is a ``lax.scan``: one compiled program, differentiable from end to end
 and memory that does not grow with the steps unless it is differentiated.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -50,7 +51,8 @@ def unclipped(ball: Ball, key: Key, x0: Array) -> Array:
 
     So does the MNIST code of Wong et al. 2020: only the result is clipped.
     """
-    return ball.replace(bounds=None).sample(key, x0)
+    unbounded: Any = dataclasses.replace(ball, bounds=None)  # type: ignore[type-var]
+    return unbounded.sample(key, x0)
 
 
 def gaussian(ball: Ball, key: Key, x0: Array) -> Array:
@@ -75,8 +77,8 @@ class AscentState(NamedTuple):
     key: Key
     time: Array
     transform: Any
-    best: Array | tuple[()]
-    rank: Array | tuple[()]
+    best: Any
+    rank: Any
 
 
 @struct.dataclass
@@ -154,11 +156,14 @@ class Ascent:
             point += size * jnp.asarray(self.lookahead, x0.dtype) * trace
         gradient, rank = canonical(jax.grad(total, has_aux=True))(point)
         # One example's NaN must not stop it where it stands, let alone the others.
-        direction = jnp.nan_to_num(gradient)
+        direction: Any = jnp.nan_to_num(gradient)
         transform = state.transform
         if self.transform is not None:
             direction, transform = self.transform.update(direction, transform, state.x)
-        x = self.ball.project(state.x + size * self.ball.steepest(direction), x0)
+        steepest = self.ball.steepest(direction)
+        # An infinite radius times a zero direction is no step, not NaN.
+        x = state.x + jnp.where(steepest == 0, 0, size * steepest)
+        x = self.ball.project(x, x0)
         return self._keep(state, rank)._replace(
             x=x, time=state.time + 1, transform=transform
         )
@@ -338,8 +343,13 @@ def pgd(
 def _mean_one() -> optax.GradientTransformation:
     """Divides every example's gradient by its mean absolute coordinate."""
 
-    def update(gradient, state, params=None):
+    def init(params: Any) -> Any:
         del params
+        return optax.EmptyState()
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        del params, extra
+        gradient = updates
         axes = tuple(range(1, gradient.ndim))
         # Relative to the largest entry, so that tiny gradients do not underflow.
         scale = jnp.max(jnp.abs(gradient), axis=axes, keepdims=True, initial=0.0)
@@ -347,12 +357,12 @@ def _mean_one() -> optax.GradientTransformation:
         mean = jnp.mean(jnp.abs(scaled), axis=axes, keepdims=True)
         return scaled / jnp.where(mean > 0, mean, 1), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformation(init, update)
 
 
 @functools.cache
 def momentum(decay: float = 1.0) -> optax.GradientTransformation:
-    r"""Accumulates normalised gradients: :math:`g \leftarrow \mu g + \nabla / \|\nabla\|_1`.
+    r"""Momentum, :math:`g \leftarrow \mu g + \nabla L / \|\nabla L\|_1`.
 
     The norm is the mean, not the sum, of absolute coordinates, as in the authors'
     codes: the same direction, and a scale at which a look-ahead means something.
@@ -427,7 +437,7 @@ def ni_fgsm(
     Reference: Lin et al. 2020, arXiv 1908.06281, algorithm 1.
     """
     attack = mi_fgsm(ball, steps, rate, decay, loss)
-    return attack.replace(lookahead=jnp.float32(decay))
+    return dataclasses.replace(attack, lookahead=jnp.float32(decay))
 
 
 def adam_pgd(
@@ -438,7 +448,9 @@ def adam_pgd(
     schedule: Schedule = constant,
     keep_best: bool = True,
 ) -> Ascent:
-    r"""PGD on Adam's direction: :math:`\mathrm{steepest}(\hat m / (\sqrt{\hat v} + 10^{-8}))`.
+    r"""PGD along Adam's direction instead of the gradient.
+
+    .. math:: \mathrm{steepest}(\hat m / (\sqrt{\hat v} + 10^{-8}))
 
     Args:
       ball: a ball, or a number as the radius of ``linf``.

@@ -164,7 +164,8 @@ class WorstOf:
     def calls(self) -> int | None:
         """Model calls per example: every member, and one each to rank it."""
         calls = [_calls(attack) for attack in self.attacks]
-        return None if None in calls else sum(calls) + len(calls)
+        known = [c for c in calls if c is not None]
+        return sum(known) + len(calls) if len(known) == len(calls) else None
 
     def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
         """Attacks ``logits_fn`` at ``x``."""

@@ -6,6 +6,7 @@ wrong on the way (an unknown name, no files, another format, no network, no
 TensorFlow) ends in one error, ``DatasetNotFound``, that says what to run.
 """
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -15,6 +16,7 @@ import socket
 import sys
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -219,7 +221,7 @@ def decode(
         progress = tqdm.tqdm(
             total=len(source), desc=f'decoding {name} {split}', disable=None
         )
-        with progress:
+        with progress, _without_advice():
             for start in range(0, len(source), _READ_AT_ONCE):
                 stop = min(start + _READ_AT_ONCE, len(source))
                 examples = source.__getitems__(list(range(start, stop)))
@@ -239,6 +241,19 @@ def decode(
             f'{labels.min()} to {labels.max()} for {label.num_classes} classes'
         )
     return images, labels
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Spares the user the decoder's advice to install another decoder."""
+    from absl import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _installed(module: str) -> bool:

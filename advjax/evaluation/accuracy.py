@@ -20,7 +20,7 @@ from advjax import balls, keys
 from advjax.balls import Ball
 from advjax.evaluation.inputs import check, threat_model
 from advjax.evaluation.verify import Verified, logits_of, verify
-from advjax.types import Array, Attack, Key, LogitsFn, as_pytree
+from advjax.types import Array, Attack, HostArray, Key, LogitsFn, as_pytree
 
 CLEAN_ERROR = -1
 ROBUST = -2
@@ -151,9 +151,17 @@ def as_attacks(attacks: Mapping[str, Attack] | Attack) -> dict[str, Any]:
         attacks = {'attack': attacks}
     if not isinstance(attacks, Mapping) or not attacks:
         raise ValueError(
-            f'attacks must be an attack or a non-empty {{name: attack}}, got {attacks!r}'
+            f'attacks must be an attack or a non-empty dict of them, got {attacks!r}'
         )
     return {str(name): as_pytree(attack) for name, attack in attacks.items()}
+
+
+def index_of(ids: HostArray | None, size: int) -> np.ndarray:
+    """The data-set indices of N examples."""
+    which = np.arange(size) if ids is None else np.asarray(ids)
+    if which.shape != (size,):
+        raise ValueError(f'ids must have shape ({size},), got {which.shape}')
+    return which
 
 
 def key_of(key: Key, name: str, ids: np.ndarray) -> Key:
@@ -164,13 +172,13 @@ def key_of(key: Key, name: str, ids: np.ndarray) -> Key:
 
 def evaluate(
     logits_fn: LogitsFn,
-    x: Array,
-    y: Array,
+    x: HostArray,
+    y: HostArray,
     attacks: Mapping[str, Attack] | Attack,
     key: Key,
     *,
     ball: Ball | None = None,
-    ids: Array | None = None,
+    ids: HostArray | None = None,
     batch_size: int = 256,
     progress: bool = False,
 ) -> Evaluation:
@@ -199,9 +207,7 @@ def evaluate(
     model: Any = as_pytree(logits_fn)
     ball = threat_model(named, ball)
     x, y, _ = check(model, x, y, [ball, *balls.of(named)])
-    ids = np.arange(len(x)) if ids is None else np.asarray(ids)
-    if ids.shape != y.shape:
-        raise ValueError(f'ids must have shape {y.shape}, got {ids.shape}')
+    which = index_of(ids, len(x))
     if not (isinstance(batch_size, int) and batch_size >= 1):
         raise ValueError(f'batch_size must be an integer >= 1, got {batch_size!r}')
 
@@ -211,7 +217,9 @@ def evaluate(
     for index, real in padded(np.arange(size), batch_size):
         logits = logits_of(model, x[index])[:real]
         clean[index[:real]] = logits.argmax(axis=1)
-        right = (logits.argmax(axis=1) == y[index[:real]]) & ~np.isnan(logits).any(axis=1)
+        right = (logits.argmax(axis=1) == y[index[:real]]) & ~np.isnan(logits).any(
+            axis=1
+        )
         correct[index[:real]] = right
 
     def blank(dtype, fill=0):
@@ -229,7 +237,7 @@ def evaluate(
     for a, (name, attack) in enumerate(named.items()):
         for index, real in padded(targets, batch_size):
             searched = balls.take(attack, index, size)
-            at = key_of(key, name, ids[index])
+            at = key_of(key, name, which[index])
             found = np.asarray(_attack(searched, model, at, x[index], y[index]))
             _check_result(name, found, x[index])
             claimed = balls.take(ball, index, size)
@@ -272,7 +280,7 @@ def evaluate(
     )
 
 
-def _check_result(name: str, found: np.ndarray, x: np.ndarray) -> None:
+def _check_result(name: str, found: np.ndarray, x: HostArray) -> None:
     if found.shape != x.shape:
         raise ValueError(
             f'attack {name!r} must return an array like x, {x.shape}, got {found.shape}'

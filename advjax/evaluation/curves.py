@@ -1,17 +1,17 @@
 """Robust accuracy as a function of the radius, in one compiled program."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from advjax import balls
-from advjax.evaluation.accuracy import key_of, padded
+from advjax.evaluation.accuracy import index_of, key_of, padded
 from advjax.evaluation.inputs import check
 from advjax.evaluation.verify import logits_of, verify
-from advjax.types import Array, Attack, Key, LogitsFn, as_pytree
+from advjax.types import Array, Attack, HostArray, Key, LogitsFn, as_pytree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +43,13 @@ def _sweep(attack, radii: Array, logits_fn, key: Key, x: Array, y: Array) -> Arr
 
 def robustness_curve(
     logits_fn: LogitsFn,
-    x: Array,
-    y: Array,
+    x: HostArray,
+    y: HostArray,
     attack: Attack,
-    radii: Array,
+    radii: HostArray | Sequence[float],
     key: Key,
     *,
-    ids: Array | None = None,
+    ids: HostArray | None = None,
     batch_size: int = 64,
 ) -> Curve:
     """Attacks at every radius at once and verifies each result at its own radius.
@@ -72,24 +72,31 @@ def robustness_curve(
       ValueError: as ``evaluate`` does, and for radii that do not ascend from >= 0.
     """
     radii = np.asarray(radii, np.float32)
-    if radii.ndim != 1 or len(radii) == 0 or radii[0] < 0 or (np.diff(radii) <= 0).any():
+    if (
+        radii.ndim != 1
+        or len(radii) == 0
+        or radii[0] < 0
+        or (np.diff(radii) <= 0).any()
+    ):
         raise ValueError(f'radii must ascend from a value >= 0, got {radii}')
     attack, model = as_pytree(attack), as_pytree(logits_fn)
     found = balls.of(attack)
     if not found:
-        raise ValueError(f'attack must hold a ball whose eps can be swept, got {attack}')
-    ball: Any = found[0].replace(eps=jnp.float32(radii[-1]))
+        raise ValueError(
+            f'attack must hold a ball whose eps can be swept, got {attack}'
+        )
+    ball = balls.with_eps(found[0], jnp.float32(radii[-1]))
     x, y, _ = check(model, x, y, [ball])
-    ids = np.arange(len(x)) if ids is None else np.asarray(ids)
+    which = index_of(ids, len(x))
 
     broken = np.zeros((len(radii), len(x)), bool)
     for index, real in padded(np.arange(len(x)), batch_size):
         images, labels = x[index], y[index]
-        at = key_of(key, 'curve', ids[index])
+        at = key_of(key, 'curve', which[index])
         points = np.asarray(_sweep(attack, radii, model, at, images, labels))
         wrong = logits_of(model, images).argmax(axis=1) != labels
         for r, eps in enumerate(radii):
-            claimed = ball.replace(eps=jnp.float32(eps))
+            claimed = balls.with_eps(ball, jnp.float32(eps))
             seen = verify(model, claimed, images, labels, points[r])
             wrong = wrong | seen.adversarial
             broken[r, index[:real]] = wrong[:real]

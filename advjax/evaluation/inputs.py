@@ -10,11 +10,11 @@ import numpy as np
 
 from advjax import balls
 from advjax.balls import Ball
-from advjax.types import Array, LogitsFn
+from advjax.types import HostArray, LogitsFn
 
 
 def check(
-    logits_fn: LogitsFn, x: Array, y: Array, all_balls: list[Ball]
+    logits_fn: LogitsFn, images: HostArray, labels: HostArray, all_balls: list[Ball]
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Validates what is to be evaluated.
 
@@ -24,14 +24,16 @@ def check(
     Raises:
       ValueError: naming the argument, what was found and what is allowed.
     """
-    x, y = np.asarray(x), np.asarray(y)
+    x, y = np.asarray(images), np.asarray(labels)
     if not np.issubdtype(x.dtype, np.floating):
         raise ValueError(
             f'x must hold float images, got {x.dtype}: use advjax.data.to_float, which '
             'maps 0..255 to [0, 1]'
         )
     if x.dtype.itemsize < 4:
-        raise ValueError(f'x must be float32, got {x.dtype}: it cannot hold small steps')
+        raise ValueError(
+            f'x must be float32, got {x.dtype}: it cannot hold small steps'
+        )
     if x.ndim < 2 or len(x) == 0:
         raise ValueError(f'x must be (N, ...) with N >= 1, got shape {x.shape}')
     if y.shape != x.shape[:1]:
@@ -72,7 +74,7 @@ def _check_ball(ball: Ball, x: np.ndarray) -> None:
         if x.min() < low or x.max() > high:
             raise ValueError(
                 f'x must lie in the bounds [{low:g}, {high:g}] of the ball, got values '
-                f'in [{x.min():g}, {x.max():g}]. If the images are normalised, move the '
+                f'in [{x.min():g}, {x.max():g}]. For normalised images move the '
                 'normalisation into the model, so that eps keeps its meaning in pixels'
             )
 

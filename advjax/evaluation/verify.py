@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax.balls import TOLERANCE, Ball
-from advjax.types import Array, LogitsFn
+from advjax.types import Array, HostArray, LogitsFn
 
 
 class Verified(NamedTuple):
@@ -45,7 +45,7 @@ def _logits(logits_fn: LogitsFn, x: Array) -> Array:
     return logits_fn(x).astype(jnp.float32)
 
 
-def logits_of(logits_fn: LogitsFn, x: Array) -> np.ndarray:
+def logits_of(logits_fn: LogitsFn, x: HostArray) -> np.ndarray:
     """Compiled float32 logits on the host.
 
     Accelerators may round float32 products to TF32 or bfloat16; here they may not.
@@ -80,7 +80,6 @@ def verify(
       y: (B,) labels.
       x_adv: (B, ...) claimed adversarial images.
     """
-    # A copy: what comes back from a device may be read-only, and NaN is compared.
     x, x_adv = np.asarray(x), np.asarray(x_adv)
     logits = logits_of(logits_fn, x_adv).astype(np.float64)
     rows = np.arange(len(y))

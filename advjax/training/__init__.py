@@ -1,8 +1,8 @@
 """Adversarial training: methods, the pure min-max step, and the loop.
 
-    method = training.fast(linf(0.3))
-    state, metrics = jax.jit(training.step)(method, state, batch, key)     # pure
-    fit = training.fit(method, model, optax.adam(1e-3), train, held_out, key, epochs=10)
+method = training.fast(linf(0.3))
+state, metrics = jax.jit(training.step)(method, state, batch, key)     # pure
+fit = training.fit(method, model, optax.adam(1e-3), train, held_out, key, epochs=10)
 """
 
 from advjax.training.diagnosis import (
@@ -32,8 +32,8 @@ __all__ = [
     'Method',
     'Mixed',
     'NonFiniteLossError',
-    'TrainState',
     'Trades',
+    'TrainState',
     'catastrophic_overfitting',
     'collapse',
     'create',

@@ -23,9 +23,10 @@ class Checkpoints:
         from orbax.checkpoint import v1 as ocp
 
         self._directory = Path(directory).absolute()
+        latest: Any = ocp.training.preservation_policies.LatestN(keep)
         self._open = lambda: ocp.training.Checkpointer(
-            self._directory,
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            str(self._directory),
+            preservation_policy=latest,
             cleanup_tmp_directories=True,
         )
         self._checkpointer = self._open()
@@ -50,14 +51,16 @@ class Checkpoints:
           ValueError: if a readable checkpoint holds a tree of another structure: it
             belongs to another run.
         """
-        for step in sorted((c.step for c in self._checkpointer.checkpoints), reverse=True):
+        for step in sorted(
+            (c.step for c in self._checkpointer.checkpoints), reverse=True
+        ):
             try:
                 stored = self._checkpointer.load_checkpointables(
                     step, {'tree': None, 'record': None}
                 )
                 record = json.loads(np.asarray(stored['record']['json']).tobytes())
                 tree = stored['tree']
-            except Exception as error:  # noqa: BLE001 - any damage, whatever its type
+            except Exception as error:  # Any damage, whatever its type.
                 self._set_aside(step, error)
                 continue
             return self._like(tree, like, step), record
@@ -107,4 +110,6 @@ def _named(tree: Any) -> list[tuple[str, Any]]:
             for part in path
         )
 
-    return [(name(p), leaf) for p, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    return [
+        (name(p), leaf) for p, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    ]

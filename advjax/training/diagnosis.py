@@ -8,7 +8,7 @@ is diagnosed does not depend on when a run was interrupted.
 from collections.abc import Mapping, Sequence
 
 DROP = 0.2
-"""Robust accuracy lost since its best that counts as catastrophic (Wong et al. 2020)."""
+"""Loss of robust accuracy since its best that is catastrophic (Wong et al. 2020)."""
 
 CONSTANT = 0.999
 """Share of one class among the answers that counts as a constant classifier."""

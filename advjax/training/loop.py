@@ -219,18 +219,19 @@ class _Loop:
     progress: bool
 
     def run(self) -> Fit:
-        self.now, self.state, self.best = _Run(), self._start(0), None
+        self.now, self.state = _Run(), self._start(0)
         self.best = self._copy(self.state)
-        self.checkpoints = None
+        self.checkpoints: Checkpoints | None = None
         if self.directory is not None:
             self.checkpoints = Checkpoints(self.directory / 'checkpoints')
-            self._resume()
+            self._resume(self.checkpoints)
             _write_log(self.directory, self.now.history)
         self.clock = self.saved = time.monotonic()
         try:
-            while not self.now.finished:
-                self._epoch()
-            self._save(always=True)
+            if not self.now.finished:
+                while not self.now.finished:
+                    self._epoch()
+                self._save(always=True)
         finally:
             if self.checkpoints is not None:
                 self.checkpoints.close()
@@ -257,9 +258,8 @@ class _Loop:
             'best': {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(self.best))},
         }
 
-    def _resume(self) -> None:
-        like = self._tree()
-        found = self.checkpoints.restore(like)
+    def _resume(self, checkpoints: Checkpoints) -> None:
+        found = checkpoints.restore(self._tree())
         if found is None:
             return
         tree, record = found
@@ -315,7 +315,7 @@ class _Loop:
 
     def _end_of_epoch(self) -> None:
         totals = {name: float(value) for name, value in self.state.totals.items()}
-        self.state = self.state.replace(totals=no_totals())
+        self.state = dataclasses.replace(self.state, totals=no_totals())
         row = {
             'attempt': self.now.attempt,
             'epoch': self.now.epoch + 1,
@@ -380,9 +380,11 @@ class _Loop:
             self.now.finished = True
             best = max(self.now.history, key=self._score)
             action = f'stopped and went back to epoch {best["epoch"]}'
+            if best['attempt'] != self.now.attempt:
+                action += f' of seed {best["attempt"]}'
         self.now.events.append(f'{failure}; {action}')
 
-    def _score(self, row: Mapping[str, float]) -> float:
+    def _score(self, row: Mapping[str, Any]) -> float:
         return row['held_out_robust' if self.method.adversarial else 'held_out_clean']
 
     def _fit(self) -> Fit:
@@ -409,7 +411,8 @@ class _Bar:
     """A tqdm bar over the steps of one epoch, or nothing."""
 
     def __init__(self, show: bool, now: _Run, count: int, first: int, epochs: int):
-        self._bar, self._first = None, first
+        self._bar: Any = None
+        self._first = first
         if show:
             from tqdm import tqdm
 
@@ -439,5 +442,6 @@ class _Bar:
 
     def update(self, done: int, loss: float) -> None:
         if self._bar is not None:
-            self._bar.set_postfix(loss=f'{loss:.3f}', **self._known, refresh=False)
+            shown = {'loss': f'{loss:.3f}', **self._known}
+            self._bar.set_postfix(shown, refresh=False)
             self._bar.update(self._first + done - self._bar.n)

@@ -1,6 +1,6 @@
 r"""Training methods: an inner maximum and an outer minimum.
 
-.. math:: \min_\theta E\,[\,\mathrm{outer}(\theta, x, \mathrm{inner}(\theta, x, y), y)\,]
+.. math:: \min_\theta E\,\mathrm{outer}(\theta, x, \mathrm{inner}(\theta, x, y), y)
 
 ``inner`` is an attack, ``outer`` a loss over the parameters. A method is a pytree:
 its eps, alpha and beta are leaves that can be swept by ``vmap`` or scheduled. Your

@@ -1,5 +1,6 @@
 """One min-max step as a pure function; the caller owns jit, sharding, donation."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -108,7 +109,9 @@ def step(
         )
         summed = jnp.sum(jnp.where(mask, losses, 0))
         count = jnp.maximum(jnp.sum(mask.astype(losses.dtype)), 1)
-        correct = jnp.sum((mask & (jnp.argmax(logits, axis=1) == y)).astype(jnp.float32))
+        correct = jnp.sum(
+            (mask & (jnp.argmax(logits, axis=1) == y)).astype(jnp.float32)
+        )
         return summed / count, (model_state, summed, correct, count)
 
     (loss, aux), gradient = jax.value_and_grad(total, has_aux=True)(state.params)
@@ -118,15 +121,16 @@ def step(
 
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree_utils.tree_norm(gradient))
     sums = {'loss': summed, 'correct': correct, 'count': count}
-    moved = state.replace(
+    moved = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=params,
         model_state=model_state,
         opt_state=opt_state,
         totals=jax.tree.map(jnp.add, state.totals, sums),
     )
-    stopped = state.replace(
-        failed_at=jnp.where(state.failed_at < 0, state.step, state.failed_at)
+    stopped = dataclasses.replace(
+        state, failed_at=jnp.where(state.failed_at < 0, state.step, state.failed_at)
     )
     go = finite & (state.failed_at < 0)
     new = jax.tree.map(lambda a, b: jnp.where(go, a, b), moved, stopped)

@@ -65,9 +65,7 @@ class _Maxout(nnx.Module):
         x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         # flax scales what it keeps by 1 / 0.8; the recipe does not scale inputs.
         kept = self.drop_input(x)
-        x = kept if self.drop_input.deterministic else kept * (
-            1 - self.drop_input.rate
-        )
+        x = kept if self.drop_input.deterministic else kept * (1 - self.drop_input.rate)
         for layer in self.hidden:
             x = layer(x).reshape(x.shape[0], -1, self.pieces).max(axis=2)
             x = self.drop_hidden(x)

@@ -1,0 +1,156 @@
+"""The commands a newcomer types, and what they leave behind."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import benchmark, common, train
+
+ROOT = Path(__file__).parent.parent
+SMALL = train.Config(epochs=2, test_images=40, attack_steps=2, restarts=2, held_out=60)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('runs') / 'a folder with spaces'
+    return train.main(SMALL, folder, fresh=False, progress=False), folder
+
+
+def test_results_hold_what_the_page_shows(run):
+    results, folder = run
+    assert json.loads((folder / 'results.json').read_text()) == results
+    assert [net['name'] for net in results['nets']] == ['standard', 'pgd_at']
+    for net in results['nets']:
+        assert net['examples'] == 40
+        accuracies = [a['robust_accuracy'] for a in net['attacks']]
+        assert net['robust_accuracy'] <= min(accuracies)
+        assert max(accuracies) <= net['clean_accuracy']
+        assert len(net['curve']['eps']) == 16
+        assert net['curve']['eps'][5] == pytest.approx(0.15)
+        assert len(net['history']) == 2
+    assert results['environment']['jax']
+
+
+def test_every_proof_was_checked_and_holds(run):
+    results, _ = run
+    assert len(results['proofs']) >= 6
+    for proof in results['proofs']:
+        assert proof['checked'] > 0, proof
+        assert proof['failed'] == 0, proof
+
+
+def test_the_page_is_one_file_with_the_figures_in_it(run):
+    results, folder = run
+    page = (folder / 'report.html').read_text()
+    assert page.count('<svg') >= 3
+    assert 'http://' not in page.replace('http://www.w3.org', '')
+    assert 'https://' not in page
+    for proof in results['proofs']:
+        assert proof['claim'].split(' within ')[0] in page
+
+
+def test_metrics_are_one_row_per_epoch_of_each_net(run):
+    _, folder = run
+    rows = [json.loads(r) for r in (folder / 'metrics.jsonl').read_text().splitlines()]
+    assert [(r['net'], r['epoch']) for r in rows] == [
+        ('standard', 1), ('standard', 2), ('pgd_at', 1), ('pgd_at', 2),
+    ]  # fmt: skip
+
+
+def test_the_same_command_again_gives_the_same_figures(run):
+    results, folder = run
+    again = train.main(SMALL, folder, fresh=False, progress=False)
+    for old, new in zip(results['nets'], again['nets'], strict=True):
+        assert old == new
+
+
+def test_another_configuration_in_that_folder_is_refused(run):
+    _, folder = run
+    other = dataclasses.replace(SMALL, epochs=3)
+    with pytest.raises(common.OtherRunError, match='epochs: 2 there, 3 now'):
+        train.main(other, folder, fresh=False, progress=False)
+
+
+def test_fresh_deletes_runs_only(tmp_path):
+    (tmp_path / 'thesis.tex').write_text('all of it')
+    with pytest.raises(common.OtherRunError, match='not the folder of a run'):
+        common.run_folder(tmp_path, SMALL, fresh=True)
+    assert (tmp_path / 'thesis.tex').exists()
+    common.run_folder(tmp_path / 'new', SMALL, fresh=True)
+    (tmp_path / 'new' / 'left').write_text('over')
+    common.run_folder(tmp_path / 'new', SMALL, fresh=True)
+    assert not (tmp_path / 'new' / 'left').exists()
+
+
+def test_broken_attacks_would_show_in_the_proofs():
+    """A proof that cannot fail proves nothing."""
+    import jax
+    import numpy as np
+
+    from advjax import evaluation, linf
+    from tests.contract import images, network
+
+    x, y = (np.asarray(a) for a in images())
+
+    def beyond(logits_fn, key, x, y):
+        return 1 - x
+
+    e = evaluation.evaluate(
+        network(), x, y, beyond, jax.random.key(0), ball=linf(0.05), batch_size=6
+    )
+    failed = {p['claim'][:40]: p['failed'] for p in train.proofs([e], linf(0.05), [])}
+    assert any(failed.values())
+
+
+def command(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, '-m', *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        timeout=300,
+    )
+
+
+def test_errors_of_the_command_line_are_one_line(tmp_path):
+    where = ('--directory', str(tmp_path), '--quiet')
+    for arguments, words in (
+        (('--dataset', 'mnits'), 'mnist'),
+        (('--norm', 'l1'), 'eps must be given for norm l1'),
+        (('--eps', '-0.1'), 'eps must be a radius >= 0, got -0.1'),
+        (('--epochs', '0'), 'epochs must be an integer >= 1, got 0'),
+        (('--held-out', '99999'), '99999'),
+    ):
+        out = command('experiments.train', *arguments, *where)
+        assert out.returncode != 0
+        assert words in out.stderr
+        assert 'Traceback' not in out.stderr
+
+
+def test_a_read_only_folder_is_one_line(tmp_path):
+    (tmp_path / 'file').write_text('')
+    out = command('experiments.train', '--directory', str(tmp_path / 'file' / 'x'))
+    assert out.returncode != 0
+    assert 'Traceback' not in out.stderr
+    assert 'file' in out.stderr
+
+
+def test_help_names_every_setting():
+    out = command('experiments.train', '--help', COLUMNS='200')
+    assert out.returncode == 0
+    for field in dataclasses.fields(train.Command):
+        assert '--' + field.name.replace('_', '-') in out.stdout
+
+
+def test_benchmark_measures_ratios():
+    figures = benchmark.main(
+        benchmark.Config(batch=2, steps=2, unrolled_steps=2, repeats=1, torch=False)
+    )
+    assert all(r['measured'] > 0 for r in figures['ratios'].values())
+    assert 'goal' in benchmark.table(figures)
