@@ -283,7 +283,7 @@ def examples_of(
     fits: list[tuple[str, training.Fit]],
     found: list[evaluation.Evaluation],
     test: data.Dataset,
-    count: int = 8,
+    count: int = 9,
 ) -> dict[str, Any]:
     """Images for the page: the first that every network is right on unattacked."""
     right = np.flatnonzero(np.all([e.clean_correct for e in found], axis=0))
@@ -294,7 +294,7 @@ def examples_of(
     clean = np.asarray(data.to_float(test.images[chosen]))
     nets = []
     for (name, fit), e in zip(fits, found, strict=True):
-        shown = e.adversarial[chosen]
+        shown = e.worst[chosen]
         before, after = (_confidence(fit, images) for images in (clean, shown))
         nets.append(
             {

@@ -44,9 +44,10 @@ class Evaluation:
       margin: (A, N) verified margin at it, in logits; positive means wrong.
       finite: (A, N) the logits at it are finite.
       calls: (A, N) model calls spent; -1 where the attack does not declare them.
-      adversarial: (N, ...) the verified adversarial of largest margin, or the clean
-        image where there is none.
-      prediction: (N,) the answer at ``adversarial``.
+      worst: (N, ...) the point of largest margin that was verified to lie inside the
+        ball and the range: an adversarial image where one was found, else the nearest
+        miss, and the clean image where that was wrong already.
+      prediction: (N,) the answer at ``worst``.
     """
 
     names: tuple[str, ...]
@@ -60,7 +61,7 @@ class Evaluation:
     margin: np.ndarray
     finite: np.ndarray
     calls: np.ndarray
-    adversarial: np.ndarray
+    worst: np.ndarray
     prediction: np.ndarray
 
     @property
@@ -229,7 +230,7 @@ def evaluate(
     in_range, finite = blank(bool, True), blank(bool, True)
     norm, margin = blank(np.float64), blank(np.float64, -np.inf)
     calls = blank(np.int64)
-    adversarial, prediction = x.copy(), clean.copy()
+    worst, prediction = x.copy(), clean.copy()
     best = np.full(size, -np.inf)
     targets = np.flatnonzero(correct)
 
@@ -253,15 +254,15 @@ def evaluate(
             calls[a, index] = -1 if declared is None else declared
 
             rank = np.nan_to_num(seen.margin, nan=np.inf)
-            better = seen.adversarial & (rank > best[index])
-            adversarial[index[better]] = found[better]
+            better = seen.inside & seen.in_range & (rank > best[index])
+            worst[index[better]] = found[better]
             best[index[better]] = rank[better]
             robust = correct & ~success.any(axis=0)
             bar.update(real, name, robust.mean())
     bar.close()
 
-    for index, real in padded(np.flatnonzero(success.any(axis=0)), batch_size):
-        answer = logits_of(model, adversarial[index]).argmax(axis=1)
+    for index, real in padded(targets, batch_size):
+        answer = logits_of(model, worst[index]).argmax(axis=1)
         prediction[index[:real]] = answer[:real]
     return Evaluation(
         names=tuple(named),
@@ -275,7 +276,7 @@ def evaluate(
         margin=margin,
         finite=finite,
         calls=calls,
-        adversarial=adversarial,
+        worst=worst,
         prediction=prediction,
     )
 
