@@ -23,7 +23,7 @@ import numpy as np
 from flax import struct
 
 from advjax import keys
-from advjax.types import Array, HostArray, Key
+from advjax.types import Array, HostArray, Key, dataclass
 
 Bounds = tuple[float, float] | None
 
@@ -140,7 +140,7 @@ def _draw(ball: Ball, key: Key, x0: Array, radius: Array, direction) -> Array:
     return _clip(x0 + jnp.where(finite, radius, 0) * unit, ball.bounds)
 
 
-@struct.dataclass
+@dataclass
 class Linf:
     r""":math:`\{x' : \max_i |x'_i - x_i| \le \epsilon\}`, in pixels."""
 
@@ -170,7 +170,7 @@ class Linf:
     contains = _contains
 
 
-@struct.dataclass
+@dataclass
 class L2:
     r""":math:`\{x' : \|x' - x\|_2 \le \epsilon\}`."""
 
@@ -255,7 +255,7 @@ def _l2_round(scale: Array, size: Array, room: Array, eps: Array) -> Array:
     return jnp.minimum(_divide(root, _l2(jnp.where(blocked, 0, size)), 1.0), 1)
 
 
-@struct.dataclass
+@dataclass
 class L1:
     r""":math:`\{x' : \|x' - x\|_1 \le \epsilon\}`."""
 
@@ -327,7 +327,7 @@ class L1:
     contains = _contains
 
 
-@struct.dataclass
+@dataclass
 class L0:
     r""":math:`\{x' : \#\{i : x'_i \ne x_i\} \le \epsilon\}`, eps in coordinates.
 

@@ -13,8 +13,9 @@ unless said otherwise), ``y`` integer labels, and ``key`` one JAX key or one per
 example (see ``advjax.keys``).
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,53 @@ class Attack(Protocol):
     def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
         """Returns an array like ``x``."""
         ...
+
+
+T = TypeVar('T')
+
+
+@dataclass_transform(frozen_default=True)
+def dataclass(cls: type[T]) -> type[T]:
+    """Makes a class a frozen dataclass and a pytree, one kind of node of its own.
+
+    Fields are children, except those of ``flax.struct.field(pytree_node=False)``,
+    which are static structure. Instances have ``replace(**changes)``.
+
+    It stands in for ``flax.struct.dataclass``, whose nodes JAX (0.10 to 0.12)
+    compares by their field values alone: an ``l2`` ball then has the same structure
+    as an ``linf`` ball, and ``jit`` runs the program of the one on the other when
+    their hashes happen to collide in its cache.
+    """
+    made: Any = dataclasses.dataclass(frozen=True)(cls)
+    child = {
+        f.name: f.metadata.get('pytree_node', True) for f in dataclasses.fields(made)
+    }
+    children = [name for name in child if child[name]]
+    static = [name for name in child if not child[name]]
+
+    def flatten_with_keys(node: Any) -> tuple[list, tuple]:
+        keyed = [(jax.tree_util.GetAttrKey(n), getattr(node, n)) for n in children]
+        return keyed, tuple(getattr(node, n) for n in static)
+
+    def flatten(node: Any) -> tuple[list, tuple]:
+        return [getattr(node, n) for n in children], tuple(
+            getattr(node, n) for n in static
+        )
+
+    def unflatten(aux: tuple, values: Any) -> Any:
+        node = object.__new__(made)
+        for names, parts in ((static, aux), (children, values)):
+            for name, value in zip(names, parts, strict=True):
+                object.__setattr__(node, name, value)
+        return node
+
+    def replace(self: Any, **changes: Any) -> Any:
+        """Returns the same value with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    jax.tree_util.register_pytree_with_keys(made, flatten_with_keys, unflatten, flatten)
+    made.replace = replace
+    return made
 
 
 def as_pytree(fn: Callable[..., Any]) -> Any:

@@ -457,7 +457,8 @@ def cli() -> None:
     name = args.name or f'{config.dataset}-{config.method}'
     folder = args.directory / name
     try:
-        results = main(config, folder, args.fresh, not args.quiet)
+        progress = sys.stderr.isatty() and not args.quiet
+        results = main(config, folder, args.fresh, progress)
     except (ValueError, OSError, training.NonFiniteLossError) as error:
         sys.exit(f'error: {error}')
     threat = results['threat_model']

@@ -426,7 +426,6 @@ def test_gradients_through_linf_pgd_are_those_at_its_end():
     ('over', 'ball'),
     [
         ('eps', balls.l2(LENGTH)),
-        ('rate', balls.l2(LENGTH, bounds=None)),
         ('key', balls.linf(EPS)),
         ('params', balls.linf(EPS)),
     ],
@@ -437,19 +436,17 @@ def test_vmap_equals_the_loop(over, ball):
     attack = attacks.pgd(ball, 4, 0.4, start=start, keep_best=over == 'eps')
 
     @jax.jit
-    def one(eps, rate, key, params):
-        changed = balls.with_eps(attack, eps).replace(rate=rate)
+    def one(eps, key, params):
+        changed = balls.with_eps(attack, eps)
         return changed(jax.tree_util.Partial(two_layer, params), key, p.x, p.y)
 
     args = {
         'eps': ball.eps,
-        'rate': attack.rate,
         'key': KEY,
         'params': p.logits_fn.args[0],
     }
     many = {
         'eps': [jnp.float32(v) for v in (0, 0.2, 0.9)],
-        'rate': [jnp.float32(v) for v in (0.1, 0.4, 1.5)],
         'key': [jax.random.key(i) for i in range(3)],
         'params': [p.logits_fn.args[0], other.logits_fn.args[0]],
     }[over]
@@ -462,7 +459,7 @@ def test_vmap_equals_the_loop(over, ball):
     assert np.abs(alone[0] - alone[1]).max() > 0.01
 
 
-def test_vmap_over_whole_attacks():
+def test_vmap_over_whole_attacks_of_other_radii_and_rates():
     p = problem()
     singles = [attacks.bim(EPS, 3, 0.4), attacks.bim(EPS / 2, 3, 0.8)]
     stacked = jax.tree.map(lambda *v: jnp.stack(v), *singles)

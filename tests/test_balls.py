@@ -291,18 +291,9 @@ def test_vmap_over_eps_equals_the_loop(kind):
     x, x0 = draw_points(7)
     radii = np.array([[0.0], [1.0], [2.0]]) * np.full(BATCH, kind.eps)
     ball = kind.make(radii[1])
-
-    @jax.jit
-    @jax.vmap
-    def swept(eps):
-        sized = ball.replace(eps=eps)
-        return project(sized, x, x0), sample(sized, EACH, x0)
-
-    projected, drawn = swept(jnp.float32(radii))
-    for i, eps in enumerate(radii):
-        sized = kind.make(eps)
-        np.testing.assert_allclose(projected[i], project(sized, x, x0), atol=1e-6)
-        np.testing.assert_allclose(drawn[i], sample(sized, EACH, x0), atol=1e-6)
+    swept = jax.jit(jax.vmap(lambda eps: project(ball.replace(eps=eps), x, x0)))
+    for eps, projected in zip(radii, swept(jnp.float32(radii)), strict=True):
+        np.testing.assert_allclose(projected, project(kind.make(eps), x, x0), atol=1e-6)
 
 
 @every_kind
@@ -636,6 +627,16 @@ def test_radius_is_a_leaf_and_bounds_are_static(kind):
         norm(kind.make(eps), np.ones((2, 3)))
     assert len(traces) == 1
     assert jax.jit(kind.make)(jnp.float32(0.5)).eps == 0.5
+
+
+def test_different_types_have_different_structures():
+    # JAX compares dataclasses by their fields alone, and jit trusts the comparison.
+    attack = attacks.fgm(0.1)
+    values = [kind.make(0.1) for kind in KINDS]
+    values += [combine(attack, 2) for combine in (attacks.restarts, attacks.targeted)]
+    structures = [jax.tree.structure(value) for value in values]
+    for i, one in enumerate(structures):
+        assert structures.index(one) == i
 
 
 def test_as_ball_reads_a_number_as_a_linf_radius():

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 
 from advjax import attacks, balls, evaluation, linf, losses
 from advjax.evaluation import CLEAN_ERROR, ROBUST, evaluate, robustness_curve
+from advjax.types import dataclass
 from tests.contract import CLASSES, KEY, images, network
 
 X, Y = (np.asarray(a) for a in images(batch=23))
@@ -246,7 +246,7 @@ def test_bad_input_is_refused_by_name(change, words):
         evaluate(**arguments)
 
 
-@struct.dataclass
+@dataclass
 class Push:
     """An attack that always goes the whole way in one direction."""
 

@@ -29,7 +29,7 @@ from advjax import keys, losses
 from advjax.attacks import goal as goals
 from advjax.balls import Ball, as_ball
 from advjax.convolutions import canonical
-from advjax.types import Array, Key, LogitsFn, Loss, Objective, check_images
+from advjax.types import Array, Key, LogitsFn, Loss, Objective, check_images, dataclass
 
 Start = Callable[[Ball, Key, Array], Array]
 Schedule = Callable[[Array], Array]
@@ -81,7 +81,7 @@ class AscentState(NamedTuple):
     rank: Any
 
 
-@struct.dataclass
+@dataclass
 class Ascent:
     """Projected steepest ascent on any objective; build it with a factory below.
 

@@ -14,7 +14,7 @@ from flax import struct
 
 from advjax import keys
 from advjax.attacks.goal import margin_at
-from advjax.types import Array, Attack, Key, LogitsFn, as_pytree
+from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
 
 
 def _worse(one: tuple[Array, Array], other: tuple[Array, Array]):
@@ -45,13 +45,15 @@ def _calls(attack: Attack) -> int | None:
     return getattr(attack, 'calls', None)
 
 
-@struct.dataclass
+@dataclass
 class Restarts:
     """The worst of several runs of one attack; build it with ``restarts``."""
 
     attack: Any
     count: int = struct.field(pytree_node=False)
     parallel: bool = struct.field(pytree_node=False, default=False)
+    # Tells equal fields of different classes apart, see ``advjax.balls``.
+    name: str = struct.field(pytree_node=False, default='restarts')
 
     @property
     def calls(self) -> int | None:
@@ -99,13 +101,15 @@ def restarts(attack: Attack, count: int, parallel: bool = False) -> Restarts:
     return Restarts(attack=as_pytree(attack), count=count, parallel=parallel)
 
 
-@struct.dataclass
+@dataclass
 class Targeted:
     """The worst over the likeliest wrong classes; build it with ``targeted``."""
 
     attack: Any
     classes: int = struct.field(pytree_node=False)
     parallel: bool = struct.field(pytree_node=False, default=False)
+    # Tells equal fields of different classes apart, see ``advjax.balls``.
+    name: str = struct.field(pytree_node=False, default='targeted')
 
     @property
     def calls(self) -> int | None:
@@ -154,7 +158,7 @@ def targeted(attack: Attack, classes: int = 9, parallel: bool = False) -> Target
     return Targeted(attack=as_pytree(attack), classes=classes, parallel=parallel)
 
 
-@struct.dataclass
+@dataclass
 class WorstOf:
     """The worst of several different attacks; build it with ``worst_of``."""
 
@@ -192,7 +196,7 @@ def worst_of(attacks: Sequence[Attack]) -> WorstOf:
     return WorstOf(attacks=tuple(as_pytree(attack) for attack in attacks))
 
 
-@struct.dataclass
+@dataclass
 class FromPrediction:
     """Attacks what the model says now instead of the label; see ``from_prediction``."""
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from advjax import keys
-from advjax.types import Array, Key, LogitsFn, as_pytree
+from advjax.types import Array, Key, LogitsFn, as_pytree, dataclass
 
 Average = Literal['logits', 'probabilities']
 
@@ -23,7 +23,7 @@ def mean_prediction(samples: Array) -> Array:
     return jax.nn.logsumexp(log_p, axis=0) - jnp.log(samples.shape[0])
 
 
-@struct.dataclass
+@dataclass
 class Eot:
     r"""Expectation over transformation: a randomised model, averaged.
 
@@ -72,7 +72,7 @@ def eot(fn: Callable[[Key, Array], Array], samples: int = 20) -> Eot:
     return Eot(fn=as_pytree(fn), samples=samples)
 
 
-@struct.dataclass
+@dataclass
 class Ensemble:
     """Several models as one; build it with ``ensemble``."""
 

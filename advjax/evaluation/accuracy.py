@@ -20,6 +20,7 @@ from advjax import balls, keys
 from advjax.balls import Ball
 from advjax.evaluation.inputs import check, threat_model
 from advjax.evaluation.verify import Verified, logits_of, verify
+from advjax.progress import Bar
 from advjax.types import Array, Attack, HostArray, Key, LogitsFn, as_pytree
 
 CLEAN_ERROR = -1
@@ -234,32 +235,33 @@ def evaluate(
     best = np.full(size, -np.inf)
     targets = np.flatnonzero(correct)
 
-    bar = _Bar(progress, len(targets) * count)
-    for a, (name, attack) in enumerate(named.items()):
-        for index, real in padded(targets, batch_size):
-            searched = balls.take(attack, index, size)
-            at = key_of(key, name, which[index])
-            found = np.asarray(_attack(searched, model, at, x[index], y[index]))
-            _check_result(name, found, x[index])
-            claimed = balls.take(ball, index, size)
-            seen = verify(model, claimed, x[index], y[index], found)
-            index, found = index[:real], found[:real]
-            seen = Verified(*(part[:real] for part in seen))
+    done, bar = 0, Bar(progress, len(targets) * count, 'image')
+    with bar:
+        for a, (name, attack) in enumerate(named.items()):
+            for index, real in padded(targets, batch_size):
+                searched = balls.take(attack, index, size)
+                at = key_of(key, name, which[index])
+                found = np.asarray(_attack(searched, model, at, x[index], y[index]))
+                _check_result(name, found, x[index])
+                claimed = balls.take(ball, index, size)
+                seen = verify(model, claimed, x[index], y[index], found)
+                index, found = index[:real], found[:real]
+                seen = Verified(*(part[:real] for part in seen))
 
-            success[a, index] = seen.adversarial
-            rejected[a, index] = seen.wrong & ~seen.adversarial
-            norm[a, index], margin[a, index] = seen.norm, seen.margin
-            in_range[a, index], finite[a, index] = seen.in_range, seen.finite
-            declared = getattr(attack, 'calls', None)
-            calls[a, index] = -1 if declared is None else declared
+                success[a, index] = seen.adversarial
+                rejected[a, index] = seen.wrong & ~seen.adversarial
+                norm[a, index], margin[a, index] = seen.norm, seen.margin
+                in_range[a, index], finite[a, index] = seen.in_range, seen.finite
+                declared = getattr(attack, 'calls', None)
+                calls[a, index] = -1 if declared is None else declared
 
-            rank = np.nan_to_num(seen.margin, nan=np.inf)
-            better = seen.inside & seen.in_range & (rank > best[index])
-            worst[index[better]] = found[better]
-            best[index[better]] = rank[better]
-            robust = correct & ~success.any(axis=0)
-            bar.update(real, name, robust.mean())
-    bar.close()
+                rank = np.nan_to_num(seen.margin, nan=np.inf)
+                better = seen.inside & seen.in_range & (rank > best[index])
+                worst[index[better]] = found[better]
+                best[index[better]] = rank[better]
+                robust = correct & ~success.any(axis=0)
+                done += real
+                bar.at(done, name, robust=f'{robust.mean():.1%}')
 
     for index, real in padded(targets, batch_size):
         answer = logits_of(model, worst[index]).argmax(axis=1)
@@ -286,24 +288,3 @@ def _check_result(name: str, found: np.ndarray, x: HostArray) -> None:
         raise ValueError(
             f'attack {name!r} must return an array like x, {x.shape}, got {found.shape}'
         )
-
-
-class _Bar:
-    """A progress bar, or nothing."""
-
-    def __init__(self, show: bool, total: int):
-        self._bar = None
-        if show:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, unit='image', leave=False)
-
-    def update(self, count: int, name: str, robust: float) -> None:
-        if self._bar is not None:
-            self._bar.set_description(name)
-            self._bar.set_postfix(robust=f'{robust:.1%}', refresh=False)
-            self._bar.update(count)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()

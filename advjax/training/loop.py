@@ -22,6 +22,7 @@ from advjax import attacks, balls, data, keys, models
 from advjax.evaluation import evaluate
 from advjax.evaluation.verify import logits_of
 from advjax.models import Model
+from advjax.progress import Bar
 from advjax.training.checkpoint import Checkpoints
 from advjax.training.diagnosis import diagnose
 from advjax.training.methods import Method
@@ -229,8 +230,10 @@ class _Loop:
         self.clock = self.saved = time.monotonic()
         try:
             if not self.now.finished:
-                while not self.now.finished:
-                    self._epoch()
+                total = self.epochs * self._batches_per_epoch
+                with Bar(self.progress, total, 'step') as bar:
+                    while not self.now.finished:
+                        self._epoch(bar)
                 self._save(always=True)
         finally:
             if self.checkpoints is not None:
@@ -283,28 +286,44 @@ class _Loop:
             record = dataclasses.asdict(self.now)
             self.checkpoints.save(self.now.saves, self._tree(), record)
 
-    def _epoch(self) -> None:
+    @property
+    def _batches_per_epoch(self) -> int:
+        return -(-len(self.on_device.labels) // self.batch_size)
+
+    def _epoch(self, bar: Bar) -> None:
         """Finishes the present epoch, wherever in it the run stands."""
         key = self._attempt_key(self.now.attempt)
         shuffle = jax.random.fold_in(jax.random.fold_in(key, 1), self.now.epoch)
         size = len(self.on_device.labels)
         batches = jax.device_get(data.epoch_indices(shuffle, size, self.batch_size))
-        count = len(batches.index)
-        first = int(self.state.step) - self.now.epoch * count
+        count = self._batches_per_epoch
+        done = self.now.epoch * count
+        first = int(self.state.step) - done
         draws = jax.random.fold_in(key, 2)
-        with _Bar(self.progress, self.now, count, first, self.epochs) as bar:
-            for i in range(first, count):
-                batch = jax.tree.map(lambda rows, i=i: rows[i], batches)
-                self.state, metrics = _compiled_step(
-                    self.method, self.state, self.on_device, batch, draws
-                )
-                if (i + 1) % _CHECK_EVERY == 0:
-                    self._check_finite()
-                    bar.update(i + 1 - first, float(metrics['loss']))
-                    if i + 1 < count:
-                        self._save()
+        words = f'epoch {self.now.epoch + 1}/{self.epochs}'
+        known = self._known()
+        bar.at(done + first, words, **known)
+        for i in range(first, count):
+            batch = jax.tree.map(lambda rows, i=i: rows[i], batches)
+            self.state, metrics = _compiled_step(
+                self.method, self.state, self.on_device, batch, draws
+            )
+            if (i + 1) % _CHECK_EVERY == 0:
+                self._check_finite()
+                bar.at(done + i + 1, words, loss=f'{metrics["loss"]:.3f}', **known)
+                if i + 1 < count:
+                    self._save()
         self._check_finite()
         self._end_of_epoch()
+
+    def _known(self) -> dict[str, str]:
+        """What the last epoch was worth on held-out images, for the bar."""
+        return {
+            name: f'{row["held_out_" + name]:.1%}'
+            for row in self.now.rows()[-1:]
+            for name in ('clean', 'robust')
+            if row['held_out_' + name] is not None
+        }
 
     def _check_finite(self) -> None:
         failed = int(self.state.failed_at)
@@ -405,43 +424,3 @@ def _write_log(directory: Path, rows: list[Mapping[str, Any]]) -> None:
     unfinished = directory / 'metrics.jsonl.tmp'
     unfinished.write_text(''.join(json.dumps(row) + '\n' for row in rows))
     os.replace(unfinished, directory / 'metrics.jsonl')
-
-
-class _Bar:
-    """A tqdm bar over the steps of one epoch, or nothing."""
-
-    def __init__(self, show: bool, now: _Run, count: int, first: int, epochs: int):
-        self._bar: Any = None
-        self._first = first
-        if show:
-            from tqdm import tqdm
-
-            last = now.rows()[-1:]
-            known = {
-                name: f'{row["held_out_" + name]:.1%}'
-                for row in last
-                for name in ('clean', 'robust')
-                if row['held_out_' + name] is not None
-            }
-            self._bar = tqdm(
-                total=count,
-                initial=first,
-                desc=f'epoch {now.epoch + 1}/{epochs}',
-                unit='step',
-                leave=False,
-                postfix=known,
-            )
-            self._known = known
-
-    def __enter__(self) -> '_Bar':
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def update(self, done: int, loss: float) -> None:
-        if self._bar is not None:
-            shown = {'loss': f'{loss:.3f}', **self._known}
-            self._bar.set_postfix(shown, refresh=False)
-            self._bar.update(self._first + done - self._bar.n)

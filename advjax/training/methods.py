@@ -15,7 +15,7 @@ from flax import struct
 
 from advjax import attacks, losses
 from advjax.balls import Ball
-from advjax.types import Array, Attack, Key, LogitsFn, State, as_pytree
+from advjax.types import Array, Attack, Key, LogitsFn, State, as_pytree, dataclass
 
 Forward = Callable[[State, Array], tuple[Array, State]]
 Outer = Callable[
@@ -23,7 +23,7 @@ Outer = Callable[
 ]  # fmt: skip
 
 
-@struct.dataclass
+@dataclass
 class Method:
     """A row of the table of training methods; build it with a factory below.
 
@@ -63,7 +63,7 @@ def on_adversarial(forward, state, x, x_adv, y):
     return losses.cross_entropy(logits, y), logits, state
 
 
-@struct.dataclass
+@dataclass
 class Mixed:
     r"""Outer loss :math:`\alpha J(x, y) + (1 - \alpha) J(x', y)`."""
 
@@ -78,7 +78,7 @@ class Mixed:
         return loss, logits, state
 
 
-@struct.dataclass
+@dataclass
 class Trades:
     r"""Outer loss :math:`J(x, y) + \beta\, D_{KL}(f(x) \,\|\, f(x'))`."""
 

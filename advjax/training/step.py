@@ -12,10 +12,10 @@ from flax import struct
 from advjax import keys, models
 from advjax.models import Model
 from advjax.training.methods import Method
-from advjax.types import Array, Key, Params, State
+from advjax.types import Array, Key, Params, State, dataclass
 
 
-@struct.dataclass
+@dataclass
 class TrainState:
     """All that training changes.
 

@@ -1,0 +1,29 @@
+"""A progress bar, or nothing."""
+
+from typing import Any, Self
+
+
+class Bar:
+    """Shows how far something is, if asked to; tqdm is imported only then."""
+
+    def __init__(self, show: bool, total: int, unit: str):
+        self._bar: Any = None
+        if show:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit=unit, leave=False)
+
+    def at(self, position: int, description: str, **shown: str) -> None:
+        """Moves the bar to a position and says what is going on there."""
+        if self._bar is not None:
+            self._bar.set_description(description, refresh=False)
+            self._bar.set_postfix(shown, refresh=False)
+            # Not reset(), which would start the clock anew.
+            self._bar.update(position - self._bar.n)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
