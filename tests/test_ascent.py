@@ -112,10 +112,6 @@ MARGIN = {'loss_gradient': reference.cw_margin_gradient}
 EACH = np.array([0.1, 0.15, 0.2, 0.3])
 
 
-def l2_box(ball):
-    return {'p': 2, 'box': ball, 'project': reference.project_l2_box}
-
-
 ROWS = {
     'fgsm': lambda m, x, y, s: (
         attacks.fgsm(EPS),
@@ -155,16 +151,6 @@ ROWS = {
             m, x, y, LENGTH, STRIDE, STEPS, x_init=s, project=reference.project_l2_box
         ),
     ),
-    'pgd l2 unbounded': lambda m, x, y, s: (
-        attacks.pgd(
-            balls.l2(LENGTH, bounds=None),
-            STEPS,
-            STRIDE / LENGTH,
-            start=from_point(s),
-            keep_best=False,
-        ),
-        reference.pgd_l2(m, x, y, LENGTH, STRIDE, STEPS, None, x_init=s),
-    ),
     'mi-fgsm': lambda m, x, y, s: (
         attacks.mi_fgsm(EPS, STEPS, ALPHA / EPS, decay=0.8),
         reference.mi_fgsm(m, x, y, EPS, STEPS, 0.8, ALPHA),
@@ -177,19 +163,13 @@ ROWS = {
         attacks.ni_fgsm(EPS, STEPS, ALPHA / EPS, decay=0.8),
         reference.ni_fgsm(m, x, y, EPS, STEPS, 0.8, ALPHA, reduction='mean'),
     ),
-    'adam-pgd linf': lambda m, x, y, s: (
-        attacks.adam_pgd(EPS, STEPS, ALPHA / EPS, keep_best=False).replace(
-            start=from_point(s)
-        ),
-        reference.adam_pgd(m, x, y, EPS, ALPHA, STEPS, x_init=s, **MARGIN),
-    ),
     'adam-pgd l2': lambda m, x, y, s: (
         attacks.adam_pgd(
-            balls.l2(LENGTH), STEPS, STRIDE / LENGTH, losses.cross_entropy
-        ).replace(start=from_point(s), keep_best=False),
+            balls.l2(LENGTH), STEPS, STRIDE / LENGTH, keep_best=False
+        ).replace(start=from_point(s)),
         reference.adam_pgd(
             m, x, y, LENGTH, STRIDE, STEPS, 2, x_init=s,
-            project=reference.project_l2_box,
+            project=reference.project_l2_box, **MARGIN,
         ),
     ),
 }  # fmt: skip

@@ -121,7 +121,7 @@ def rows(elements):
 @every_kind
 @every_range
 @hypothesis.settings(
-    max_examples=40, deadline=None, derandomize=True, database=None
+    max_examples=30, deadline=None, derandomize=True, database=None
 )  # fmt: skip
 @hypothesis.given(data=st.data())
 def test_projection_is_the_nearest_feasible_point(kind, bounds, data):

@@ -52,8 +52,6 @@ class Restarts:
     attack: Any
     count: int = struct.field(pytree_node=False)
     parallel: bool = struct.field(pytree_node=False, default=False)
-    # Tells equal fields of different classes apart, see ``advjax.balls``.
-    name: str = struct.field(pytree_node=False, default='restarts')
 
     @property
     def calls(self) -> int | None:
@@ -108,8 +106,6 @@ class Targeted:
     attack: Any
     classes: int = struct.field(pytree_node=False)
     parallel: bool = struct.field(pytree_node=False, default=False)
-    # Tells equal fields of different classes apart, see ``advjax.balls``.
-    name: str = struct.field(pytree_node=False, default='targeted')
 
     @property
     def calls(self) -> int | None:
