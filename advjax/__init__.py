@@ -4,7 +4,7 @@
 
     ball = advjax.linf(0.3)
     attack = advjax.attacks.pgd(ball, steps=40)
-    x_adv = jax.jit(attack)(logits_fn, key, x, y)
+    x_adv = attack(logits_fn, key, x, y)        # pure: call it inside your jit
 
 The rooms: ``attacks`` (searches for the worst input in a ball), ``training``
 (methods, the pure step, the loop), ``evaluation`` (verified robust accuracy),

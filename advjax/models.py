@@ -121,12 +121,23 @@ def from_nnx(constructor: Callable[..., Any]) -> Model:
 
     Args:
       constructor: ``constructor(rngs=nnx.Rngs)`` builds the module, such as the
-        class itself or a ``functools.partial`` of it.
+        class itself or a ``functools.partial`` of it. Constant arrays of the module
+        belong into an ``nnx.Variable``, which is kept as state.
+
+    Raises:
+      ValueError: if ``constructor`` is a module already.
     """
     from flax import nnx
 
+    if isinstance(constructor, nnx.Module):
+        raise ValueError(
+            'constructor must be a function of rngs that builds the module, got an '
+            f'instance of {type(constructor).__name__}: pass its class'
+        )
+
     def split(module):
-        return nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+        # All that is neither trained nor random is state: statistics, constants.
+        return nnx.split(module, nnx.Param, nnx.RngState, ...)
 
     abstract = nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0)))
     graphs = {
@@ -140,7 +151,7 @@ def from_nnx(constructor: Callable[..., Any]) -> Model:
         )[0]
         for train in (True, False)
     }
-    _, params_like, state_like, rest_like = split(abstract)
+    _, params_like, rest_like, state_like = split(abstract)
 
     def fill(like: Any, tree: Any) -> Any:
         filled = jax.tree.map(lambda leaf: leaf, like)
@@ -159,17 +170,18 @@ def from_nnx(constructor: Callable[..., Any]) -> Model:
         return jax.tree_util.tree_map_with_path(renew, rest_like)
 
     def init(key):
-        _, params, state, _ = split(constructor(rngs=nnx.Rngs(key)))
+        _, params, _, state = split(constructor(rngs=nnx.Rngs(key)))
         return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
 
     def apply(params, state, x, train=False, key=None):
         streams = rest(jax.random.key(0) if key is None else key)
         module = nnx.merge(
-            graphs[train], fill(params_like, params), fill(state_like, state), streams
+            graphs[train], fill(params_like, params), streams, fill(state_like, state)
         )
         logits = module(x)
         if not train:
             return logits, state
-        return logits, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+        after: Any = split(module)[3]
+        return logits, nnx.to_pure_dict(after)
 
     return Model(init=init, apply=apply)

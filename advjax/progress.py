@@ -16,10 +16,12 @@ class Bar:
     def at(self, position: int, description: str, **shown: str) -> None:
         """Moves the bar to a position and says what is going on there."""
         if self._bar is not None:
+            new = self._bar.desc != f'{description}: '
             self._bar.set_description(description, refresh=False)
             self._bar.set_postfix(shown, refresh=False)
-            # Not reset(), which would start the clock anew.
             self._bar.update(position - self._bar.n)
+            if new:  # tqdm would wait for its next turn.
+                self._bar.refresh()
 
     def __enter__(self) -> Self:
         return self

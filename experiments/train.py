@@ -104,6 +104,17 @@ def complete(config: Config) -> Config:
         known['eps'] = L2_EPS.get(config.dataset, 0.5)
     if config.norm == 'l1' and config.eps is None:
         raise ValueError('eps must be given for norm l1: no radius is customary')
+    for name, value, least in (
+        ('eps', config.eps, 0),
+        ('learning_rate', config.learning_rate, 0),
+        ('seeds', config.seeds, 1),
+        ('test_images', config.test_images, 1),
+        ('held_out', config.held_out, 1),
+    ):
+        # Zero is no radius and no rate to train with; 0 < inf < inf is false.
+        if value is not None and not (least <= value < float('inf') and value > 0):
+            allowed = f'at least {least}' if least else 'positive and finite'
+            raise ValueError(f'{name} must be {allowed}, got {value}')
     left = {k: v for k, v in known.items() if getattr(config, k) is None}
     return dataclasses.replace(config, **left)
 

@@ -309,7 +309,7 @@ def more_is_never_weaker(case: Case) -> None:
                 # Steps this long overshoot, so that the last iterate is not the best.
                 attack = attack.replace(rate=jnp.float32(1.7))
             adv = run(attack, case.sees(f), KEY, x, y)
-            scores.append(np.asarray(_margin(f, adv, y)))
+            scores.append(np.asarray(_margin(case.sees(f), adv, y)))
         assert (np.diff(scores, axis=0) >= -1e-5).all()
 
 

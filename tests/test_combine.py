@@ -80,7 +80,8 @@ def test_declared_calls_add_up():
     assert attacks.restarts(PGD, 3).calls == 3 * 6
     assert attacks.targeted(PGD, 2).calls == 1 + 2 * 6
     assert attacks.worst_of([PGD, attacks.fgsm(0.1)]).calls == 6 + 2
-    assert attacks.from_prediction(PGD).calls == 6
+    last = PGD.replace(keep_best=False)
+    assert attacks.from_prediction(last).calls == 5
 
 
 def test_eot_gradient_is_the_gradient_of_the_expected_loss():
@@ -151,6 +152,11 @@ def test_ensemble_of_logits_and_of_probabilities():
         (lambda: attacks.ensemble([network()], [0]), 'not all zero'),
         (lambda: attacks.ensemble([network()], average='vote'), "'vote'"),
         (lambda: attacks.restarts('pgd', 2), "'pgd'"),
+        (lambda: attacks.from_prediction(PGD), 'attack must have keep_best=False'),
+        (
+            lambda: attacks.ensemble([attacks.eot(lambda k, x: x, 2)]),
+            'members must be deterministic',
+        ),
     ],
 )
 def test_bad_arguments_are_named(make, words):
@@ -162,3 +168,21 @@ def test_more_targets_than_wrong_classes():
     f, (x, y) = network(), images()
     with pytest.raises(ValueError, match='at most 3'):
         attacks.targeted(PGD, CLASSES)(f, KEY, x, y)
+
+
+def test_a_member_outside_the_ball_cannot_hide_the_others():
+    def far_away(logits_fn, key, x, y):
+        return 1 - x
+
+    f, (x, y) = network(), images()
+    strong = attacks.pgd(linf(0.01), 8)
+    got = run(attacks.worst_of([strong, far_away]), f, KEY, x, y)
+    assert np.asarray(strong.ball.contains(got, x)).all()
+    assert (margin(f, far_away(f, KEY, x, y), y) > margin(f, got, y)).any()
+
+
+def test_targets_pass_through_worst_of():
+    f, (x, y) = network(), images()
+    both = attacks.worst_of([attacks.fgsm(0.1), PGD])
+    adv = run(attacks.targeted(both, 2), f, KEY, x, y)
+    assert margin(f, adv, y).mean() > margin(f, x, y).mean()

@@ -235,7 +235,9 @@ BAD = [
     ({'attacks': lambda f, k, x, y: x[:2], 'ball': linf(0.1)}, 'array like x'),
     ({'logits_fn': lambda x: x.sum((1, 2, 3))}, r'\(B, K\) logits'),
     ({'batch_size': 0}, 'batch_size .* got 0'),
-    ({'ids': np.arange(3)}, r'ids must have shape \(23,\)'),
+    ({'ids': np.arange(3)}, r'ids must be integers of shape \(23,\)'),
+    ({'ids': np.arange(23.0)}, 'got float64'),
+    ({'key': jax.random.split(KEY, 23)}, r'key must be one key.*\(23,\)'),
 ]
 
 
@@ -316,5 +318,19 @@ class TestCurve:
             robustness_curve(F, X, Y, PGD, radii, KEY)
 
     def test_attack_without_a_ball(self):
-        with pytest.raises(ValueError, match='hold a ball'):
+        with pytest.raises(ValueError, match='hold a ball of one norm'):
             robustness_curve(F, X, Y, lambda f, k, x, y: x, [0.1], KEY)
+
+
+def _nan_when_moved(x):
+    moved = jnp.abs(x - 0.5).max((1, 2, 3))[:, None] > 0.02
+    return jnp.where(moved, jnp.nan, jnp.array([[1.0, 0.0]]) + 0 * x.mean())
+
+
+@pytest.mark.parametrize('keep_best', [False, True])
+def test_nan_logits_are_wrong_whichever_iterate_is_kept(keep_best):
+    grey, zero = np.full_like(X, 0.5), np.zeros(23, np.int32)
+    attack = attacks.pgd(linf(0.3), 4, keep_best=keep_best)
+    e = report(_nan_when_moved, grey, zero, attack, KEY)
+    assert e.clean_accuracy == 1
+    assert e.robust_accuracy == 0

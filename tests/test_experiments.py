@@ -123,7 +123,9 @@ def test_errors_of_the_command_line_are_one_line(tmp_path):
     for arguments, words in (
         (('--dataset', 'mnits'), 'mnist'),
         (('--norm', 'l1'), 'eps must be given for norm l1'),
-        (('--eps', '-0.1'), 'eps must be a radius >= 0, got -0.1'),
+        (('--eps', '-0.1'), 'eps must be positive and finite, got -0.1'),
+        (('--eps', 'inf'), 'eps must be positive and finite, got inf'),
+        (('--seeds', '0'), 'seeds must be at least 1, got 0'),
         (('--epochs', '0'), 'epochs must be an integer >= 1, got 0'),
         (('--held-out', '99999'), '99999'),
     ):

@@ -142,7 +142,7 @@ def damage(folder, how):
                 path.unlink()
 
 
-@pytest.mark.parametrize('how', ['truncate', 'empty'])
+@pytest.mark.parametrize('how', ['truncate', 'empty', 'flip'])
 def test_a_damaged_newest_checkpoint_is_skipped(tmp_path, how):
     killable.run(tmp_path)
     folder = tmp_path / 'checkpoints'
@@ -284,3 +284,31 @@ def test_a_method_without_a_ball_needs_an_attack():
     with pytest.raises(ValueError, match='attack must be given'):
         fit(method)
     assert fit(method, attack=attacks.pgd(0.1, 2), epochs=1).history
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        ({'method': training.fast(0.3)}, 'its method, attack differ'),
+        ({'method': training.trades(0.15)}, 'its method differ'),
+        ({'epochs': 2}, 'its epochs differ'),
+        ({'batch_size': 32}, 'its batch_size differ'),
+        ({'optimizer': optax.adam(0.5)}, 'its optimizer differ'),
+        ({'train': HELD_OUT}, 'its training images differ'),
+    ],
+)
+def test_a_folder_of_another_run_is_refused(tmp_path_factory, change, words):
+    folder = tmp_path_factory.getbasetemp() / 'one run'
+    fit(directory=folder, epochs=1)
+    with pytest.raises(ValueError, match=words):
+        fit(**{'directory': folder, 'epochs': 1, **change})
+
+
+def test_keys_in_the_state_of_an_optimizer_are_saved(tmp_path):
+    noisy = optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(3)), optax.sgd(0.1))
+    one = fit(directory=tmp_path, epochs=1, optimizer=noisy)
+    two = fit(directory=tmp_path, epochs=1, optimizer=noisy)
+    for a, b in zip(
+        jax.tree.leaves(one.params), jax.tree.leaves(two.params), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)

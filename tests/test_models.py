@@ -130,3 +130,33 @@ def test_partial_constructors():
     one, _ = model.apply(params, state, X, train=True, key=jax.random.key(1))
     two, _ = model.apply(params, state, X, train=True, key=jax.random.key(2))
     np.testing.assert_array_equal(one, two)
+
+
+class Normalised(nnx.Module):
+    """A network with its normalisation inside, as constants."""
+
+    def __init__(self, rngs):
+        self.mean, self.std = (
+            nnx.Variable(jnp.float32(0.5)),
+            nnx.Variable(jnp.float32(2)),
+        )
+        self.out = nnx.Linear(16, 3, rngs=rngs)
+
+    def __call__(self, x):
+        x = (x - self.mean[...]) / self.std[...]
+        return self.out(x.reshape(x.shape[0], -1))
+
+
+@pytest.mark.parametrize('train', [False, True])
+def test_constants_inside_the_module_are_kept(train):
+    model = models.from_nnx(Normalised)
+    params, state = model.init(jax.random.key(4))
+    expected = Normalised(rngs=nnx.Rngs(jax.random.key(4)))(X)
+    got, after = model.apply(params, state, X, train=train)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), state, after))
+
+
+def test_a_module_instead_of_its_class_is_refused():
+    with pytest.raises(ValueError, match='instance of Normalised: pass its class'):
+        models.from_nnx(Normalised(rngs=nnx.Rngs(0)))

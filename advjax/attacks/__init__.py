@@ -1,7 +1,7 @@
 """Attacks: searches for the worst input in a ball, as pure functions.
 
     attack = pgd(linf(0.3), steps=40)
-    x_adv = jax.jit(attack)(logits_fn, key, x, y)
+    x_adv = attack(logits_fn, key, x, y)        # pure: call it inside your jit
 
 An attack is a pytree: pass it to ``jit`` as an argument, ``vmap`` over its eps,
 ``replace`` its fields. A plain function of the same signature is one as well.

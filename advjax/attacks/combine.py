@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from advjax import keys
+from advjax import balls, keys
 from advjax.attacks.goal import margin_at
 from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
 
@@ -167,15 +167,35 @@ class WorstOf:
         known = [c for c in calls if c is not None]
         return sum(known) + len(calls) if len(known) == len(calls) else None
 
-    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
+    def __call__(
+        self,
+        logits_fn: LogitsFn,
+        key: Key,
+        x: Array,
+        y: Array,
+        target: Array | None = None,
+    ) -> Array:
         """Attacks ``logits_fn`` at ``x``."""
         each = keys.per_example(key, x.shape[0])
+        aim = {} if target is None else {'target': target}
         best = x, jnp.full_like(x, -jnp.inf, shape=x.shape[:1])
         for i, attack in enumerate(self.attacks):
             own = keys.fold(each, i)
-            point = attack(logits_fn, own, x, y)
-            best = _worse(best, (point, margin_at(logits_fn, own, point, y)))
+            point = attack(logits_fn, own, x, y, **aim)
+            rank = margin_at(logits_fn, own, point, y, target)
+            rank = jnp.where(self._allowed(attack, point, x), rank, -jnp.inf)
+            best = _worse(best, (point, rank))
         return best[0]
+
+    def _allowed(self, attack: Any, point: Array, x: Array) -> Array:
+        """A member without a ball of its own must end in a ball of another's.
+
+        Otherwise it could win from outside, and hide what the others found inside.
+        """
+        others = balls.of(self.attacks)
+        if balls.of(attack) or not others:
+            return jnp.ones(x.shape[:1], bool)
+        return jnp.stack([ball.contains(point, x) for ball in others]).any(axis=0)
 
 
 def worst_of(attacks: Sequence[Attack]) -> WorstOf:
@@ -217,4 +237,8 @@ def from_prediction(attack: Attack) -> FromPrediction:
     adversarial training. The attack must not keep the best iterate: without a
     label there is no margin to rank by.
     """
+    if getattr(attack, 'keep_best', False):
+        raise ValueError(
+            'attack must have keep_best=False: there is no label to rank by'
+        )
     return FromPrediction(attack=as_pytree(attack))

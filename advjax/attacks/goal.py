@@ -46,8 +46,9 @@ class Goal(NamedTuple):
         return self._loss(logits), logits
 
     def rank(self, logits: Array) -> Array:
-        """How adversarial these logits are, (B,)."""
-        return losses.margin(logits, self.y, self.target)
+        """How adversarial these logits are, (B,); NaN is no answer, hence wrong."""
+        margin = losses.margin(logits, self.y, self.target)
+        return jnp.where(jnp.isnan(logits).any(axis=1), jnp.inf, margin)
 
 
 def evaluate(

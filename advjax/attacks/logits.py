@@ -103,11 +103,16 @@ def ensemble(
         3.4) or 'probabilities' (the log of the mean prediction).
 
     Raises:
-      ValueError: if there is no member, if weights do not match or sum to zero,
-        or if ``average`` is unknown.
+      ValueError: if there is no member or a randomised one, if weights do not
+        match or sum to zero, or if ``average`` is unknown.
 
     Reference: Dong et al. 2018, arXiv 1710.06081.
     """
+    if any(isinstance(member, Eot) for member in members):
+        raise ValueError(
+            'members must be deterministic, got an Eot: take the expectation outside, '
+            'eot(lambda key, x: ...) over a randomised ensemble'
+        )
     if not members:
         raise ValueError('members must hold at least one logits function, got none')
     weights = [1.0] * len(members) if weights is None else list(weights)

@@ -161,14 +161,20 @@ def as_attacks(attacks: Mapping[str, Attack] | Attack) -> dict[str, Any]:
 def index_of(ids: HostArray | None, size: int) -> np.ndarray:
     """The data-set indices of N examples."""
     which = np.arange(size) if ids is None else np.asarray(ids)
-    if which.shape != (size,):
-        raise ValueError(f'ids must have shape ({size},), got {which.shape}')
+    if which.shape != (size,) or not np.issubdtype(which.dtype, np.integer):
+        raise ValueError(
+            f'ids must be integers of shape ({size},), got {which.dtype} of shape '
+            f'{which.shape}'
+        )
     return which
 
 
 def key_of(key: Key, name: str, ids: np.ndarray) -> Key:
     """The keys of examples under a named attack: no other attack's draws."""
-    named = jax.random.fold_in(keys.typed(key), zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    key = keys.typed(key)
+    if key.shape:
+        raise ValueError(f'key must be one key, got an array of shape {key.shape}')
+    named = jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
     return keys.of_index(named, jnp.asarray(ids, jnp.int32))
 
 

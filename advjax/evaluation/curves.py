@@ -76,14 +76,14 @@ def robustness_curve(
         radii.ndim != 1
         or len(radii) == 0
         or radii[0] < 0
-        or (np.diff(radii) <= 0).any()
+        or not (np.diff(radii) > 0).all()
     ):
         raise ValueError(f'radii must ascend from a value >= 0, got {radii}')
     attack, model = as_pytree(attack), as_pytree(logits_fn)
     found = balls.of(attack)
-    if not found:
+    if not found or any(type(b) is not type(found[0]) for b in found):
         raise ValueError(
-            f'attack must hold a ball whose eps can be swept, got {attack}'
+            f'attack must hold a ball of one norm whose eps can be swept, got {attack}'
         )
     ball = balls.with_eps(found[0], jnp.float32(radii[-1]))
     x, y, _ = check(model, x, y, [ball])
@@ -94,7 +94,8 @@ def robustness_curve(
         images, labels = x[index], y[index]
         at = key_of(key, 'curve', which[index])
         points = np.asarray(_sweep(attack, radii, model, at, images, labels))
-        wrong = logits_of(model, images).argmax(axis=1) != labels
+        logits = logits_of(model, images)
+        wrong = (logits.argmax(axis=1) != labels) | np.isnan(logits).any(axis=1)
         for r, eps in enumerate(radii):
             claimed = balls.with_eps(ball, jnp.float32(eps))
             seen = verify(model, claimed, images, labels, points[r])

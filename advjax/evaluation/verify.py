@@ -5,12 +5,13 @@ the norm and the range in float64 on the host, from their definitions and not by
 code that attacks project with.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advjax import balls
 from advjax.balls import TOLERANCE, Ball
 from advjax.types import Array, HostArray, LogitsFn
 
@@ -58,12 +59,13 @@ def logits_of(logits_fn: LogitsFn, x: HostArray) -> np.ndarray:
 def norm_of(ball: Ball, delta: np.ndarray) -> np.ndarray:
     """The ball's norm in float64 from its definition, (B,)."""
     flat = np.abs(np.asarray(delta, np.float64).reshape(len(delta), -1))
-    definition = {
-        'Linf': lambda: flat.max(axis=1, initial=0),
-        'L2': lambda: np.sqrt((flat**2).sum(axis=1)),
-        'L1': lambda: flat.sum(axis=1),
-        'L0': lambda: (flat > 0).sum(axis=1).astype(np.float64),
-    }.get(type(ball).__name__)
+    definitions: dict[Any, Any] = {
+        balls.Linf: lambda: flat.max(axis=1, initial=0),
+        balls.L2: lambda: np.sqrt((flat**2).sum(axis=1)),
+        balls.L1: lambda: flat.sum(axis=1),
+        balls.L0: lambda: (flat > 0).sum(axis=1).astype(np.float64),
+    }
+    definition = definitions.get(type(ball))
     # A ball of the user's own is the only authority on its norm.
     return definition() if definition else np.asarray(ball.norm(jnp.asarray(delta)))
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ class Checkpoints:
         """Saves in the background; ``tree`` may be donated right after."""
         # A copy on the host is what is written, whatever becomes of the original's
         # buffers, and it can be read on any devices.
-        copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
-        text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+        copy = jax.tree.map(lambda leaf: np.array(_raw(leaf), copy=True), tree)
+        sealed = {'record': record, 'crc': _crc(copy)}
+        text = np.frombuffer(_sealed(json.dumps(sealed).encode()), np.uint8)
         self._checkpointer.save_checkpointables_async(
             number, {'tree': copy, 'record': {'json': text}}, force=True
         )
@@ -58,8 +60,12 @@ class Checkpoints:
                 stored = self._checkpointer.load_checkpointables(
                     step, {'tree': None, 'record': None}
                 )
-                record = json.loads(np.asarray(stored['record']['json']).tobytes())
-                tree = stored['tree']
+                sealed = json.loads(
+                    _opened(np.asarray(stored['record']['json']).tobytes())
+                )
+                record, tree = sealed['record'], stored['tree']
+                if _crc(tree) != sealed['crc']:
+                    raise ValueError('an array does not match its checksum')
             except Exception as error:  # Any damage, whatever its type.
                 self._set_aside(step, error)
                 continue
@@ -71,8 +77,8 @@ class Checkpoints:
         # Orbax knows dicts and lists; compare leaf by leaf, by name.
         read = dict(_named(tree))
         leaves = []
-        for name, leaf in _named(like):
-            found = read.pop(name, None)
+        for name, template in _named(like):
+            found, leaf = read.pop(name, None), _raw(template)
             if found is None or (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
                 raise ValueError(
                     f'{self._directory}: checkpoint {step} belongs to another run: '
@@ -80,7 +86,10 @@ class Checkpoints:
                     f'{None if found is None else (found.dtype, found.shape)}. Choose '
                     'another directory or delete this one'
                 )
-            leaves.append(jnp.asarray(found))
+            value = jnp.asarray(found)
+            leaves.append(
+                value if leaf is template else jax.random.wrap_key_data(value)
+            )
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def _set_aside(self, step: int, error: Exception) -> None:
@@ -113,3 +122,23 @@ def _named(tree: Any) -> list[tuple[str, Any]]:
     return [
         (name(p), leaf) for p, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     ]
+
+
+def _raw(leaf: Any) -> Any:
+    """PRNG keys as the numbers they are made of."""
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
+
+
+def _crc(tree: Any) -> dict[str, int]:
+    return {n: zlib.crc32(np.ascontiguousarray(leaf)) for n, leaf in _named(tree)}
+
+
+def _sealed(text: bytes) -> bytes:
+    return zlib.crc32(text).to_bytes(4, 'big') + text
+
+
+def _opened(sealed: bytes) -> bytes:
+    if zlib.crc32(sealed[4:]).to_bytes(4, 'big') != sealed[:4]:
+        raise ValueError('the record does not match its checksum')
+    return sealed[4:]

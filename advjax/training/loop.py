@@ -23,6 +23,7 @@ from advjax.evaluation import evaluate
 from advjax.evaluation.verify import logits_of
 from advjax.models import Model
 from advjax.progress import Bar
+from advjax.training import fingerprint
 from advjax.training.checkpoint import Checkpoints
 from advjax.training.diagnosis import diagnose
 from advjax.training.methods import Method
@@ -88,6 +89,7 @@ class _Run:
     seconds: float = 0.0
     finished: bool = False
     saves: int = 0
+    made_with: dict = dataclasses.field(default_factory=dict)
 
     def rows(self) -> list:
         """History of the present attempt."""
@@ -221,6 +223,8 @@ class _Loop:
 
     def run(self) -> Fit:
         self.now, self.state = _Run(), self._start(0)
+        if self.directory is not None:
+            self.now.made_with = self._made_with()
         self.best = self._copy(self.state)
         self.checkpoints: Checkpoints | None = None
         if self.directory is not None:
@@ -261,11 +265,32 @@ class _Loop:
             'best': {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(self.best))},
         }
 
+    def _made_with(self) -> dict[str, Any]:
+        return {
+            'method': fingerprint.of_arrays(self.method),
+            'optimizer': fingerprint.of_optimizer(self.optimizer, self.state.params),
+            'training images': fingerprint.of_arrays(tuple(self.on_device)),
+            'held-out images': fingerprint.of_arrays(tuple(self.held_out[:2])),
+            'attack': fingerprint.of_arrays(self.attack),
+            'key': fingerprint.of_arrays(jax.random.key_data(self.key)),
+            'epochs': self.epochs,
+            'batch_size': self.batch_size,
+            'on_failure': self.on_failure,
+            'max_restarts': self.max_restarts,
+        }
+
     def _resume(self, checkpoints: Checkpoints) -> None:
         found = checkpoints.restore(self._tree())
         if found is None:
             return
         tree, record = found
+        then, now = record['made_with'], self.now.made_with
+        other = [name for name in now if then.get(name) != now[name]]
+        if other:
+            raise ValueError(
+                f'{self.directory} holds another run: its {", ".join(other)} differ. '
+                'Choose another directory, or delete this one'
+            )
 
         def fill(template, leaves):
             flat = [leaves[str(i)] for i in range(len(leaves))]
