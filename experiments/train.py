@@ -19,8 +19,6 @@ Settings for MNIST are those of Wong et al. 2020 (arXiv 2001.03994): 98.5 % clea
 
 import dataclasses
 import datetime
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -33,6 +31,7 @@ import optax
 from advjax import attacks, data, evaluation, losses, training
 from advjax.balls import Ball
 from advjax.evaluation import page
+from advjax.training.loop import write_log
 from experiments import common
 
 Name = Literal['standard', 'fgsm_at', 'pgd_at', 'fast', 'trades']
@@ -414,16 +413,10 @@ def main(config: Config, folder: Path, fresh: bool, progress: bool) -> dict[str,
         'proofs': proofs(found, ball, merged),
     }
     common.write_json(folder / 'results.json', results)
-    _write_metrics(folder / 'metrics.jsonl', nets)
+    rows = [{'net': net['name'], **row} for net in nets for row in net['history']]
+    write_log(folder, rows)
     page.write(folder / 'report.html', results, examples_of(fits, found, test))
     return results
-
-
-def _write_metrics(path: Path, nets: list[dict[str, Any]]) -> None:
-    rows = [{'net': net['name'], **row} for net in nets for row in net['history']]
-    unfinished = path.with_suffix('.tmp')
-    unfinished.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-    os.replace(unfinished, path)
 
 
 def table(results: dict[str, Any]) -> str:

@@ -230,7 +230,7 @@ class _Loop:
         if self.directory is not None:
             self.checkpoints = Checkpoints(self.directory / 'checkpoints')
             self._resume(self.checkpoints)
-            _write_log(self.directory, self.now.history)
+            write_log(self.directory, self.now.history)
         self.clock = self.saved = time.monotonic()
         try:
             if not self.now.finished:
@@ -382,7 +382,7 @@ class _Loop:
         elif self.now.epoch == self.epochs:
             self.now.finished = True
         if self.directory is not None:
-            _write_log(self.directory, self.now.history)
+            write_log(self.directory, self.now.history)
         if not self.now.finished:
             self._save()
 
@@ -443,8 +443,8 @@ class _Loop:
         )
 
 
-def _write_log(directory: Path, rows: list[Mapping[str, Any]]) -> None:
-    """Writes ``metrics.jsonl`` anew, so that it agrees with the checkpoint."""
+def write_log(directory: Path, rows: list[Mapping[str, Any]]) -> None:
+    """Writes ``metrics.jsonl`` anew: all rows, or the old file if it is interrupted."""
     directory.mkdir(parents=True, exist_ok=True)
     unfinished = directory / 'metrics.jsonl.tmp'
     unfinished.write_text(''.join(json.dumps(row) + '\n' for row in rows))
