@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from advjax import keys
+from advjax import keys, rows
 from advjax.types import Array, HostArray, Key, dataclass
 
 Bounds = tuple[float, float] | None
@@ -55,16 +55,15 @@ def _axes(x: Array) -> tuple[int, ...]:
 
 def _wide(values: Array, x: Array) -> Array:
     """Shapes per-example values (B,) to broadcast over x; scalars stay."""
-    values = jnp.asarray(values, x.dtype)
-    return values if values.ndim == 0 else values.reshape((-1,) + (1,) * (x.ndim - 1))
+    return rows.wide(jnp.asarray(values, x.dtype), x)
 
 
 def _sum(x: Array) -> Array:
-    return jnp.sum(x, axis=_axes(x), keepdims=True)
+    return _wide(rows.total(x), x)
 
 
 def _max(x: Array) -> Array:
-    return jnp.max(x, axis=_axes(x), keepdims=True, initial=0.0)
+    return _wide(rows.largest(x), x)
 
 
 @jax.custom_jvp
@@ -112,7 +111,8 @@ def _moved(x: Array, x0: Array, size: Array, inside: Array, bounds: Bounds) -> A
     return _clip(jnp.where(inside, x, z), bounds)
 
 
-def _contains(ball: Ball, x: Array, x0: Array) -> Array:
+def contains(ball: Ball, x: Array, x0: Array) -> Array:
+    """Whether x lies in the ball around x0 and in its bounds, (B,)."""
     eps = jnp.asarray(ball.eps, x.dtype)
     inside = ball.norm(x - x0) <= eps + TOLERANCE * jnp.maximum(eps, 1)
     if ball.bounds is not None:
@@ -146,6 +146,7 @@ class Linf:
 
     eps: Array
     bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
+    kind = 'linf'
 
     def project(self, x: Array, x0: Array) -> Array:
         """Exact: clips to the cube, then to the bounds."""
@@ -165,9 +166,9 @@ class Linf:
 
     def norm(self, delta: Array) -> Array:
         """Largest absolute coordinate, (B,)."""
-        return jnp.max(jnp.abs(delta), axis=_axes(delta), initial=0.0)
+        return rows.largest(jnp.abs(delta))
 
-    contains = _contains
+    contains = contains
 
 
 @dataclass
@@ -176,6 +177,7 @@ class L2:
 
     eps: Array
     bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
+    kind = 'l2'
 
     def project(self, x: Array, x0: Array) -> Array:
         r"""Exact Euclidean projection on the ball intersected with the bounds.
@@ -239,7 +241,7 @@ class L2:
         """Euclidean norm, (B,)."""
         return _l2(delta).reshape(delta.shape[0])
 
-    contains = _contains
+    contains = contains
 
 
 def _l2_round(scale: Array, size: Array, room: Array, eps: Array) -> Array:
@@ -261,6 +263,7 @@ class L1:
 
     eps: Array
     bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
+    kind = 'l1'
 
     def project(self, x: Array, x0: Array) -> Array:
         r"""Exact Euclidean projection on the ball intersected with the bounds.
@@ -322,9 +325,9 @@ class L1:
 
     def norm(self, delta: Array) -> Array:
         """Sum of absolute coordinates, (B,)."""
-        return jnp.sum(jnp.abs(delta), axis=_axes(delta))
+        return rows.total(jnp.abs(delta))
 
-    contains = _contains
+    contains = contains
 
 
 @dataclass
@@ -336,6 +339,7 @@ class L0:
 
     eps: Array
     bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
+    kind = 'l0'
 
     def project(self, x: Array, x0: Array) -> Array:
         """Exact: keeps the floor(eps) coordinates that lower the distance most."""
@@ -375,9 +379,9 @@ class L0:
 
     def norm(self, delta: Array) -> Array:
         """Number of coordinates that differ, (B,)."""
-        return jnp.sum((delta != 0).astype(delta.dtype), axis=_axes(delta))
+        return rows.total((delta != 0).astype(delta.dtype))
 
-    contains = _contains
+    contains = contains
 
 
 def _count(eps: Array, x: Array) -> Array:
@@ -451,6 +455,26 @@ def l0(eps: float | HostArray, bounds: Bounds = (0.0, 1.0)) -> L0:
     return _make(L0, eps, bounds)
 
 
+def kind(ball: Ball) -> str:
+    """The norm of a ball: 'linf', 'l2', 'l1', 'l0', or 'other' for a user's own."""
+    return getattr(ball, 'kind', 'other')
+
+
+def radius(ball: Ball, x0: Array) -> Array:
+    """The radius (B,), but no more than what the bounds leave of the whole space.
+
+    So a search that scales its steps with the radius also works in a ball of
+    infinite radius, as long as there are bounds (else it is 1 there).
+    """
+    size = float(np.prod(x0.shape[1:]))
+    span = _span(ball)
+    longest = {'linf': span, 'l2': span * size**0.5, 'l1': span * size, 'l0': size}
+    most = longest.get(kind(ball), np.inf)
+    eps = jnp.broadcast_to(jnp.asarray(ball.eps, x0.dtype), x0.shape[:1])
+    eps = jnp.minimum(eps, jnp.asarray(most, x0.dtype))
+    return jnp.where(jnp.isfinite(eps), eps, 1)
+
+
 def as_ball(ball: Any) -> Ball:
     """A ball as it is; a number as the radius of ``linf`` on [0, 1]."""
     return ball if hasattr(ball, 'project') else linf(ball)
@@ -472,11 +496,18 @@ def with_eps(attack: Any, eps: Array) -> Any:
 
     Under ``vmap`` over ``eps`` this is a sweep of radii in one program.
     """
-    return jax.tree.map(
-        lambda node: dataclasses.replace(node, eps=eps) if _is_ball(node) else node,
-        attack,
-        is_leaf=_is_ball,
-    )
+
+    def one(node):
+        return _with_eps(node, eps) if _is_ball(node) else node
+
+    return jax.tree.map(one, attack, is_leaf=_is_ball)
+
+
+def _with_eps(ball: Any, eps: Array) -> Any:
+    # A ball around another ball knows where its radius is.
+    if hasattr(ball, 'with_eps'):
+        return ball.with_eps(eps)
+    return dataclasses.replace(ball, eps=eps)
 
 
 def take(attack: Any, index: HostArray, size: int) -> Any:
@@ -492,13 +523,17 @@ def take(attack: Any, index: HostArray, size: int) -> Any:
     """
 
     def one(node):
-        if not _is_ball(node) or jnp.ndim(node.eps) == 0:
+        if not _is_ball(node):
+            return node
+        if hasattr(node, 'take'):
+            node = node.take(index, size)
+        if jnp.ndim(node.eps) == 0:
             return node
         if node.eps.shape != (size,):
             raise ValueError(
                 f'eps must have shape () or ({size},), one radius per example, '
                 f'got {node.eps.shape}'
             )
-        return dataclasses.replace(node, eps=jnp.asarray(node.eps)[index])
+        return _with_eps(node, jnp.asarray(node.eps)[index])
 
     return jax.tree.map(one, attack, is_leaf=_is_ball)

@@ -85,26 +85,30 @@ def dlr(logits: Array, y: Array, target: Array | None = None) -> Array:
 
     where :math:`\pi` sorts the logits in descending order.
 
-    With few classes the published denominators do not exist. Here three classes
-    use :math:`z_{\pi_1} - z_{\pi_3}` for both forms. With two classes no
-    quantity is both scale-free and has a gradient (the ratio is +-1), so the
-    loss is the plain margin, without denominator.
+    With three classes the targeted denominator does not exist; there it is
+    :math:`z_{\pi_1} - z_{\pi_3}` as well. With two classes no quantity is both
+    scale-free and has a gradient (the ratio is +-1).
 
     Args:
-      logits: (B, K), K >= 2.
+      logits: (B, K), K >= 3.
       y: (B,) labels.
       target: (B,) classes to be reached, or None.
+
+    Raises:
+      ValueError: for a model with two classes, whose loss is the ``margin``.
 
     Reference: Croce and Hein 2020, arXiv 2003.01690, equations 6 and 7.
     """
     z = _float32(logits)
     classes = z.shape[1]
+    if classes < 3:
+        raise ValueError(
+            f"'dlr' needs at least 3 classes, the model has {classes}: use 'margin'"
+        )
     if target is None:
         gap = _best_other(z, y) - _pick(z, y)
     else:
         gap = _pick(z, target) - _pick(z, y)
-    if classes < 3:
-        return gap
     top = jax.lax.top_k(z, min(classes, 4))[0]
     third = top[:, 2]
     if target is not None and classes >= 4:

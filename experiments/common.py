@@ -115,7 +115,8 @@ def build_model(name: str, shape: tuple[int, ...], num_classes: int) -> Model:
 
 def build_ball(norm: str, eps: float) -> Ball:
     """Builds a ball on [0, 1] by the name of its norm."""
-    return {'linf': balls.linf, 'l2': balls.l2, 'l1': balls.l1}[norm](eps)
+    made = {'linf': balls.linf, 'l2': balls.l2, 'l1': balls.l1, 'l0': balls.l0}
+    return made[norm](eps)
 
 
 def unchanged_at_zero(attack, logits_fn, key, x, y) -> int:

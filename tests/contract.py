@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import attacks, balls, keys, losses
+from advjax.masks import masked
 
 SHAPE, CLASSES, BATCH = (4, 5, 1), 4, 6
 KEY = jax.random.key(7)
@@ -65,7 +66,9 @@ class Case:
     """An attack family: ``build(ball, steps=..., count=...)``.
 
     ``steps`` and ``restarts`` are False where the family has no such number; ``sees``
-    is what stands between the attack and the network; ``judge`` what it raises.
+    is what stands between the attack and the network; ``judge`` what it raises;
+    ``minimum`` marks attacks that return the clean image where nothing was found, and
+    the closest success elsewhere.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Case:
     restarts: bool = False
     sees: Callable[..., Any] = lambda f: f
     judge: Callable[..., Any] = _margin
+    minimum: bool = False
 
     def attack(self, **options):
         """The attack, with a step size that does not depend on the steps."""
@@ -101,6 +105,23 @@ def _noisy(f, key, image):
 
 
 _LINF, _L2, _L1, _L0 = balls.linf(0.1), balls.l2(0.4), balls.l1(0.15), balls.l0(3)
+
+_FAR = {
+    'linf': balls.linf(0.15),
+    'l2': balls.l2(0.6),
+    'l1': balls.l1(1.2),
+    'l0': balls.l0(4),
+}
+_HALF = np.arange(20).reshape(1, *SHAPE) % 3 > 0
+
+
+def _minimum(name, build, kinds):
+    """A minimum-norm attack in some norms, with a radius that not all need."""
+    return [
+        Case(f'{name} {kind}', build, _FAR[kind], steps=False, minimum=True)
+        for kind in kinds.split()
+    ]
+
 
 CASES = [
     Case('fgsm', lambda b: attacks.fgsm(b), _LINF, steps=False),
@@ -162,6 +183,57 @@ CASES = [
         _LINF,
         sees=lambda f: attacks.ensemble([f, network(5)], [3.0, 1.0]),
     ),
+    *(
+        Case(f'apgd {n}', lambda b, steps=8: attacks.apgd(b, steps), ball)
+        for n, ball in (('linf', _LINF), ('l2', _L2), ('l1', balls.l1(0.5)))
+    ),
+    Case('apgd dlr', lambda b, steps=8: attacks.apgd(b, steps, losses.dlr), _LINF),
+    *(
+        Case(f'frank_wolfe {n}', lambda b, steps=9: attacks.frank_wolfe(b, steps), ball)
+        for n, ball in (('linf', _LINF), ('l2', _L2))
+    ),
+    Case(
+        'pgd_l1',
+        lambda b, steps=5: attacks.pgd_l1(b, steps, 0.3, quantile=0.8),
+        balls.l1(0.5),
+    ),
+    Case('pgd_l0', lambda b, steps=5: attacks.pgd_l0(b, steps), _L0),
+    Case(
+        'vmi_fgsm',
+        lambda b, steps=5: attacks.vmi_fgsm(b, steps, 0.3, samples=2),
+        _LINF,
+    ),
+    Case(
+        'views',
+        lambda b, steps=5: attacks.mi_fgsm(b, steps, 0.3),
+        _LINF,
+        sees=lambda f: attacks.views(f, attacks.diverse(0.8), attacks.scales(2)),
+    ),
+    *(
+        Case(f'square {n}', lambda b, steps=40: attacks.square(b, steps), ball)
+        for n, ball in (('linf', _LINF), ('l2', balls.l2(0.8)))
+    ),
+    Case('nes', lambda b, steps=3: attacks.nes(b, 21 * steps + 1, 10), _LINF),
+    Case('spsa', lambda b, steps=3: attacks.spsa(b, 41 * steps + 1, 20, rate=0.3), _L2),
+    *_minimum('deepfool', attacks.deepfool, 'l2 linf l1'),
+    *_minimum('fab', attacks.fab, 'linf l2 l1'),
+    *_minimum('fmn', attacks.fmn, 'l2 linf l1 l0'),
+    *_minimum('ddn', attacks.ddn, 'l2'),
+    *_minimum(
+        'carlini_wagner', lambda b: attacks.carlini_wagner(b, 100, 20, c=0.1), 'l2 linf'
+    ),
+    *_minimum('ead', lambda b: attacks.ead(b, 60, 3, c=0.1), 'l1'),
+    *_minimum('lbfgs', lambda b: attacks.lbfgs(b, 20, 5), 'l2'),
+    *_minimum('jsma', lambda b: attacks.jsma(b, budget=0.5), 'l0'),
+    *_minimum('boundary', lambda b: attacks.boundary(b, 300), 'l2'),
+    *_minimum('hop_skip_jump', lambda b: attacks.hop_skip_jump(b, 600, 50), 'l2'),
+    Case('masked', _pgd, masked(_LINF, _HALF)),
+    Case(
+        'autoattack',
+        lambda b: attacks.autoattack(b, classes=CLASSES, steps=5, queries=20),
+        _LINF,
+        steps=False,
+    ),
 ]
 
 
@@ -181,9 +253,10 @@ def feasible(case: Case) -> None:
         'L2': np.sqrt((flat**2).sum(1)),
         'L1': flat.sum(1),
         'L0': (flat > 0).sum(1),
-    }[type(case.ball).__name__]
+    }[balls.kind(case.ball).capitalize()]
     assert (norm <= eps + balls.TOLERANCE * np.maximum(eps, 1)).all(), norm - eps
-    assert (norm > 0).all()
+    # A minimum-norm attack returns the clean image where it found nothing.
+    assert (norm > 0).mean() >= (0.3 if case.minimum else 1)
     if case.ball.bounds is not None:
         assert adv.min() >= 0
         assert adv.max() <= 1
@@ -194,7 +267,12 @@ def worse_for_the_model(case: Case) -> None:
     f, (x, y) = network(), images()
     noise = case.ball.sample(KEY, x)
     before = np.asarray(case.judge(f, x, y))
-    gained = np.asarray(case.judge(f, case.run(f, KEY, x, y), y)) - before
+    adv = case.run(f, KEY, x, y)
+    if case.minimum:
+        moved = np.asarray((adv != x).any(axis=(1, 2, 3)))
+        assert (margin(f, adv, y)[moved] > 0).all()
+        return
+    gained = np.asarray(case.judge(f, adv, y)) - before
     by_chance = np.asarray(case.judge(f, noise, y)) - before
     assert gained.mean() > 0
     assert gained.mean() > 2 * by_chance.mean()
@@ -202,8 +280,11 @@ def worse_for_the_model(case: Case) -> None:
 
 def reaches_the_boundary(case: Case) -> None:
     """On a linear model enough steps end on the ball's boundary."""
-    scale_free = case.name == 'pgd dlr'  # May well have its maximum inside.
-    if type(case.ball).__name__ == 'L0' or scale_free:
+    scale_free = 'dlr' in case.name  # May well have its maximum inside.
+    early = ('nes', 'spsa', 'square', 'autoattack')  # Stop at the first success.
+    if balls.kind(case.ball) == 'l0' or scale_free or case.minimum:
+        return
+    if case.name.split()[0] in early:
         return
     w = jax.random.normal(jax.random.key(3), (int(np.prod(SHAPE)), CLASSES))
     f = jax.tree_util.Partial(_linear, w)
@@ -220,7 +301,7 @@ def _linear(w, x):
 def zero_radius_is_identity(case: Case) -> None:
     """A ball of radius 0 returns the clean image bit for bit."""
     f, (x, y) = network(), images()
-    still = case.at(case.ball.replace(eps=case.ball.eps * 0))
+    still = case.at(balls.with_eps(case.ball, case.ball.eps * 0))
     np.testing.assert_array_equal(still.run(f, KEY, x, y), x)
 
 
@@ -231,7 +312,7 @@ def few_tiny_steps_stay_inside(case: Case) -> None:
     f, (x, y) = network(), images()
     attack = case.attack().replace(rate=jnp.float32(0.004), start=attacks.clean)
     moved = np.asarray(case.ball.norm(run(attack, f, KEY, x, y) - x))
-    if type(case.ball).__name__ != 'L0':
+    if balls.kind(case.ball) != 'l0':
         assert (moved <= 0.021 * np.asarray(case.ball.eps)).all()
 
 
@@ -279,7 +360,7 @@ def sweeps_compile_once(case: Case) -> None:
     """Radii share one program; and vmap over radii is the loop over them."""
     f, (x, y) = network(), images()
     attack, sees = case.attack(), case.sees(f)
-    whole = type(case.ball).__name__ == 'L0'
+    whole = balls.kind(case.ball) == 'l0'
     factors = [1 / 3, 1.0, 2.0] if whole else [0.5, 1.0, 2.0]
     radii = [jnp.asarray(case.ball.eps * k, jnp.float32) for k in factors]
     run(attack, sees, KEY, x, y)
@@ -290,6 +371,10 @@ def sweeps_compile_once(case: Case) -> None:
         jax.vmap(lambda eps: balls.with_eps(attack, eps)(sees, KEY, x, y))
     )(jnp.stack(radii))
     for one, swept in zip(alone, together, strict=True):
+        if case.minimum:  # Its margin is rounding, its distance is not.
+            norms = [np.asarray(case.ball.norm(a - x)) for a in (one, swept)]
+            np.testing.assert_allclose(*norms, rtol=1e-3, atol=1e-4)
+            continue
         np.testing.assert_allclose(
             _margin(f, one, y), _margin(f, swept, y), rtol=1e-3, atol=1e-4
         )
@@ -314,13 +399,21 @@ def more_is_never_weaker(case: Case) -> None:
 
 
 def larger_radius_is_not_weaker(case: Case) -> None:
-    """Averaged over examples, a larger ball holds a worse point."""
+    """Averaged over examples, a larger ball holds a worse point, or more of them."""
     f, (x, y) = network(), images()
     means = []
     for factor in (1, 2, 3):
-        larger = case.at(case.ball.replace(eps=case.ball.eps * factor))
+        larger = case.at(balls.with_eps(case.ball, case.ball.eps * factor))
+        if case.minimum:
+            found = larger.run(f, KEY, x, y) != x
+            means.append(float(found.any(axis=(1, 2, 3)).mean()))
+            continue
         means.append(np.mean(case.judge(f, larger.run(f, KEY, x, y), y)))
-    assert means[0] < means[1] < means[2]
+    if case.minimum:
+        assert means == sorted(means)
+        assert means[-1] > 0.5
+    else:
+        assert means[0] < means[1] < means[2]
 
 
 def nan_logits_do_not_spread(case: Case) -> None:
@@ -328,7 +421,7 @@ def nan_logits_do_not_spread(case: Case) -> None:
     x, y = images()
     f = network(nan_above=0.8)
     bright, dark = x.at[2].set(0.9), x.at[2].set(0.1)
-    case = case.at(case.ball.replace(eps=jnp.minimum(case.ball.eps, 0.01)))
+    case = case.at(balls.with_eps(case.ball, jnp.minimum(case.ball.eps, 0.01)))
     adv = case.run(f, KEY, bright, y)
     expected = case.run(f, KEY, dark, y)
     assert np.isfinite(adv).all()

@@ -27,12 +27,13 @@ from flax import struct
 
 from advjax import keys, losses
 from advjax.attacks import goal as goals
-from advjax.balls import Ball, as_ball
-from advjax.convolutions import canonical
+from advjax.attacks.gradients import Exact, VarianceTuned
+from advjax.balls import Ball, as_ball, kind
 from advjax.types import Array, Key, LogitsFn, Loss, Objective, check_images, dataclass
 
 Start = Callable[[Ball, Key, Array], Array]
 Schedule = Callable[[Array], Array]
+Direction = Callable[[Ball, Array], Array]
 
 
 def clean(ball: Ball, key: Key, x0: Array) -> Array:
@@ -61,6 +62,57 @@ def gaussian(ball: Ball, key: Key, x0: Array) -> Array:
     return ball.project(x0 + 0.001 * noise, x0)
 
 
+def steepest(ball: Ball, gradient: Array) -> Array:
+    """The steepest direction of the ball."""
+    return ball.steepest(gradient)
+
+
+@functools.cache
+def sparse(quantile: float = 0.99) -> Direction:
+    """Equal steps on the largest coordinates of the gradient: sign(g) / count.
+
+    Reference: Tramer and Boneh 2019, arXiv 1904.13000, section 4.
+    """
+
+    def direction(ball: Ball, gradient: Array) -> Array:
+        gradient = _allowed(ball, gradient)
+        size = jnp.abs(gradient)
+        axes = tuple(range(1, gradient.ndim))
+        flat = size.reshape(size.shape[0], -1)
+        kept = max(1, round((1 - quantile) * flat.shape[1]))
+        least = jax.lax.top_k(flat, kept)[0][:, -1]
+        largest = size >= least.reshape((-1,) + (1,) * (gradient.ndim - 1))
+        signs = jnp.where(largest, jnp.sign(gradient), 0)
+        count = jnp.sum(jnp.abs(signs), axis=axes, keepdims=True)
+        return signs / jnp.maximum(count, 1)
+
+    return direction
+
+
+def normalised(ball: Ball, gradient: Array) -> Array:
+    """The gradient itself, scaled so that its largest coordinate is 1 / eps.
+
+    So that a step ``eps * rate * direction`` moves no coordinate by more than rate:
+    the step for sparse balls, whose projection then chooses the coordinates.
+    """
+    gradient = _allowed(ball, gradient)
+    axes = tuple(range(1, gradient.ndim))
+    largest = jnp.max(jnp.abs(gradient), axis=axes, keepdims=True, initial=0.0)
+    eps = jnp.asarray(ball.eps, gradient.dtype)
+    eps = eps.reshape((-1,) + (1,) * (gradient.ndim - 1)) if eps.ndim else eps
+    scale = largest * jnp.where(eps > 0, eps, 1)
+    return jnp.where(scale > 0, gradient / jnp.where(scale > 0, scale, 1), 0)
+
+
+def _allowed(ball: Ball, gradient: Array) -> Array:
+    """The gradient without the coordinates that a mask forbids."""
+    return (
+        jnp.where(ball.allowed(gradient), gradient, 0)
+        if hasattr(ball, 'allowed')
+        else gradient
+    )
+
+
 def constant(t: Array) -> Array:
     """The step-size schedule that does not change."""
     return jnp.ones_like(t)
@@ -77,6 +129,7 @@ class AscentState(NamedTuple):
     key: Key
     time: Array
     transform: Any
+    source: Any
     best: Any
     rank: Any
 
@@ -98,6 +151,8 @@ class Ascent:
       lookahead: None, or the decay mu of Nesterov's method: the gradient is taken
         at ``x + eps * rate * s * mu * trace`` of a transform with an
         ``optax.trace``.
+      gradient: where the gradient comes from (``attacks.gradients``).
+      direction: the step for a gradient; ``steepest`` is the ball's own.
       keep_best: return the best iterate, at the price of one more forward pass,
         instead of the last.
       unroll: steps per loop iteration of the compiled program.
@@ -106,6 +161,7 @@ class Ascent:
     ball: Ball
     rate: Array
     lookahead: Array | None = None
+    gradient: Any = Exact()
     steps: int = struct.field(pytree_node=False, default=1)
     loss: Loss = struct.field(pytree_node=False, default=losses.cross_entropy)
     start: Start = struct.field(pytree_node=False, default=clean)
@@ -113,13 +169,14 @@ class Ascent:
         pytree_node=False, default=None
     )
     schedule: Schedule = struct.field(pytree_node=False, default=constant)
+    direction: Direction = struct.field(pytree_node=False, default=steepest)
     keep_best: bool = struct.field(pytree_node=False, default=False)
     unroll: int = struct.field(pytree_node=False, default=1)
 
     @property
     def calls(self) -> int:
         """Model calls per example; one with its gradient counts once."""
-        return self.steps + self.keep_best
+        return self.steps * self.gradient.calls + self.keep_best
 
     def init(self, key: Key, x0: Array) -> AscentState:
         """Returns the state before the first step."""
@@ -136,7 +193,9 @@ class Ascent:
         transform = () if self.transform is None else self.transform.init(x)
         nothing = (x0, jnp.full_like(x0, -jnp.inf, shape=x0.shape[:1]))
         best, rank = nothing if self.keep_best else ((), ())
-        return AscentState(x, each, jnp.zeros((), jnp.int32), transform, best, rank)
+        source = self.gradient.init(x)
+        time = jnp.zeros((), jnp.int32)
+        return AscentState(x, each, time, transform, source, best, rank)
 
     def step(self, objective: Objective, x0: Array, state: AscentState) -> AscentState:
         """Takes one gradient and one projected step."""
@@ -146,26 +205,27 @@ class Ascent:
             size = size.reshape((-1,) + (1,) * (x0.ndim - 1))
         draw = keys.fold(state.key, state.time + 1)
 
-        def total(x):
-            value, rank = goals.evaluate(objective, x, draw, ranked=self.keep_best)
-            return jnp.sum(value), rank
+        def values(x, key):
+            return goals.evaluate(objective, x, key, ranked=self.keep_best)
 
         point = state.x
         if self.lookahead is not None:
             trace = optax.tree_utils.tree_get(state.transform, 'trace')
             point += size * jnp.asarray(self.lookahead, x0.dtype) * trace
-        gradient, rank = canonical(jax.grad(total, has_aux=True))(point)
+        gradient, rank, source = self.gradient(
+            values, self.ball, point, draw, state.source
+        )
         # One example's NaN must not stop it where it stands, let alone the others.
         direction: Any = jnp.nan_to_num(gradient)
         transform = state.transform
         if self.transform is not None:
             direction, transform = self.transform.update(direction, transform, state.x)
-        steepest = self.ball.steepest(direction)
+        direction = self.direction(self.ball, direction)
         # An infinite radius times a zero direction is no step, not NaN.
-        x = state.x + jnp.where(steepest == 0, 0, size * steepest)
+        x = state.x + jnp.where(direction == 0, 0, size * direction)
         x = self.ball.project(x, x0)
         return self._keep(state, rank)._replace(
-            x=x, time=state.time + 1, transform=transform
+            x=x, time=state.time + 1, transform=transform, source=source
         )
 
     @staticmethod
@@ -473,5 +533,125 @@ def adam_pgd(
         start=uniform,
         transform=adam(),
         schedule=schedule,
+        keep_best=keep_best,
+    )
+
+
+def vmi_fgsm(
+    ball: Ball | float,
+    steps: int = 10,
+    rate: float | Array | None = None,
+    decay: float = 1.0,
+    beta: float = 1.5,
+    samples: int = 20,
+    nesterov: bool = False,
+    loss: Loss = losses.cross_entropy,
+) -> Ascent:
+    r"""Variance-tuned momentum iterative FGSM, made for transfer.
+
+    ``mi_fgsm`` (or with ``nesterov`` ``ni_fgsm``: VNI-FGSM) on the gradient plus its
+    variance among ``samples`` neighbours within ``beta`` radii.
+
+    Args:
+      ball: a ball, or a number as the radius of ``linf``.
+      steps: number of gradient steps.
+      rate: step size in radii; 1 / steps by default.
+      decay: mu.
+      beta: radius of the neighbourhood in radii.
+      samples: neighbours per step; each costs a gradient.
+      nesterov: look ahead.
+      loss: what to maximise.
+
+    Raises:
+      ValueError: if ``samples`` is not a positive integer.
+
+    Reference: Wang and He 2021, arXiv 2103.15571, algorithm 1.
+    """
+    if not (isinstance(samples, int) and samples >= 1):
+        raise ValueError(f'samples must be an integer >= 1, got {samples!r}')
+    attack = (ni_fgsm if nesterov else mi_fgsm)(ball, steps, rate, decay, loss)
+    source = VarianceTuned(beta=jnp.float32(beta), samples=samples)
+    return dataclasses.replace(attack, gradient=source)
+
+
+def _require(ball: Ball | float, name: str, wanted: str) -> Ball:
+    ball = as_ball(ball)
+    if kind(ball) != wanted:
+        raise ValueError(f'{name} is defined on {wanted} balls, got {ball}')
+    return ball
+
+
+def pgd_l1(
+    ball: Ball,
+    steps: int = 100,
+    rate: float | Array | None = None,
+    quantile: float = 0.99,
+    loss: Loss = losses.cross_entropy,
+    start: Start = uniform,
+    keep_best: bool = True,
+) -> Ascent:
+    r"""Sparse L1 descent (SLIDE): PGD in L1 that moves the largest 1 % at once.
+
+    .. math:: x_{t+1} = \Piig(x_t + \epsilon\rho\, e_t / \|e_t\|_1ig), \quad
+        e_{t,i} = \mathrm{sign}(g_i)\, [\,|g_i| \ge Q_q(|g|)\,]
+
+    The steepest direction of the L1 ball moves one coordinate a step, which is slow.
+
+    Args:
+      ball: an L1 ball.
+      steps: number of gradient steps.
+      rate: step size in radii; 2.5 / steps by default.
+      quantile: q.
+      loss: what to maximise.
+      start: where to begin.
+      keep_best: return the best iterate by margin instead of the last.
+
+    Reference: Tramer and Boneh 2019, arXiv 1904.13000, algorithm 1; the projection
+    here is the exact one on the ball and the range.
+    """
+    if not 0 <= quantile < 1:
+        raise ValueError(f'quantile must lie in [0, 1), got {quantile}')
+    return _ascent(
+        _require(ball, 'pgd_l1', 'l1'),
+        steps,
+        rate,
+        reach=2.5,
+        loss=loss,
+        start=start,
+        direction=sparse(quantile),
+        keep_best=keep_best,
+    )
+
+
+def pgd_l0(
+    ball: Ball,
+    steps: int = 100,
+    rate: float | Array = 0.3,
+    loss: Loss = losses.cross_entropy,
+    start: Start = uniform,
+    keep_best: bool = True,
+) -> Ascent:
+    r"""PGD in L0: a dense gradient step, then the projection keeps eps coordinates.
+
+    .. math:: x_{t+1} = \Pi_{L_0 \cap [l, u]}ig(x_t + \rho\, g / \|g\|_\inftyig)
+
+    Args:
+      ball: an L0 ball; eps counts numbers of the input (three to a colour pixel).
+      steps: number of gradient steps.
+      rate: the largest move of a coordinate per step, in pixels.
+      loss: what to maximise.
+      start: where to begin.
+      keep_best: return the best iterate by margin instead of the last.
+
+    Reference: Croce and Hein 2019, arXiv 1909.05040, section 4, whose step is scaled
+    by the L1 norm of the gradient.
+    """
+    return _ascent(
+        _require(ball, 'pgd_l0', 'l0'),
+        steps,
+        rate,
+        loss=loss,
+        start=start,
+        direction=normalised,
         keep_best=keep_best,
     )

@@ -5,7 +5,7 @@ the model's margin is worst. So adding a restart, a target or a member never mak
 the attack weaker. Each is itself an attack and one compiled program.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from advjax import balls, keys
-from advjax.attacks.goal import margin_at
+from advjax.attacks.goal import Aim, margin_at
 from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
 
 
@@ -46,6 +46,36 @@ def _calls(attack: Attack) -> int | None:
 
 
 @dataclass
+class Again:
+    """One restart of an attack: the same search with draws of its own."""
+
+    attack: Any
+    number: Array
+
+    @property
+    def calls(self) -> int | None:
+        """Model calls per example."""
+        return _calls(self.attack)
+
+    def __call__(
+        self,
+        logits_fn: LogitsFn,
+        key: Key,
+        x: Array,
+        y: Array,
+        target: Any = None,
+    ) -> Array:
+        """Attacks ``logits_fn`` at ``x``."""
+        own = keys.fold(keys.per_example(key, x.shape[0]), self.number)
+        return self.attack(logits_fn, own, x, y, **_aimed(target))
+
+
+def _aimed(target: Any) -> dict[str, Any]:
+    """A user's untargeted attack need not know the argument."""
+    return {} if target is None else {'target': target}
+
+
+@dataclass
 class Restarts:
     """The worst of several runs of one attack; build it with ``restarts``."""
 
@@ -59,22 +89,24 @@ class Restarts:
         calls = _calls(self.attack)
         return None if calls is None else self.count * (calls + 1)
 
+    def part(self, number: int | Array) -> Again:
+        """One of the ``count`` runs, an attack of its own."""
+        return Again(attack=self.attack, number=jnp.asarray(number, jnp.int32))
+
     def __call__(
         self,
         logits_fn: LogitsFn,
         key: Key,
         x: Array,
         y: Array,
-        target: Array | None = None,
+        target: Any = None,
     ) -> Array:
         """Attacks ``logits_fn`` at ``x``."""
         each = keys.per_example(key, x.shape[0])
-        aim = {} if target is None else {'target': target}
 
         def run(i):
-            own = keys.fold(each, i)
-            point = self.attack(logits_fn, own, x, y, **aim)
-            return point, margin_at(logits_fn, own, point, y, target)
+            point = self.part(i)(logits_fn, each, x, y, target)
+            return point, margin_at(logits_fn, keys.fold(each, i), point, y, target)
 
         return _worst_in_turn(run, self.count, x, self.parallel)
 
@@ -100,6 +132,31 @@ def restarts(attack: Attack, count: int, parallel: bool = False) -> Restarts:
 
 
 @dataclass
+class Towards:
+    """An attack aimed at the wrong class of one place in the order of likelihood."""
+
+    attack: Any
+    place: Array
+
+    @property
+    def calls(self) -> int | None:
+        """Model calls per example: one to rank the classes, then the attack."""
+        calls = _calls(self.attack)
+        return None if calls is None else 1 + calls
+
+    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
+        """Attacks ``logits_fn`` at ``x``; any error is a success."""
+        own = keys.fold(keys.per_example(key, x.shape[0]), self.place)
+        logits = logits_fn(x).astype(jnp.float32)
+        classes = logits.shape[1]
+        right = jax.nn.one_hot(y, classes, dtype=bool)
+        likely = jnp.where(right, -jnp.inf, jnp.nan_to_num(logits))
+        order = jax.lax.top_k(likely, classes - 1)[1].astype(jnp.asarray(y).dtype)
+        towards = jnp.take(order, self.place, axis=1)
+        return self.attack(logits_fn, own, x, y, target=Aim(towards))
+
+
+@dataclass
 class Targeted:
     """The worst over the likeliest wrong classes; build it with ``targeted``."""
 
@@ -109,27 +166,32 @@ class Targeted:
 
     @property
     def calls(self) -> int | None:
-        """Model calls per example: one to rank the classes, then every target."""
+        """Model calls per example: every target, one to choose and one to rank it."""
         calls = _calls(self.attack)
-        return None if calls is None else 1 + self.classes * (calls + 1)
+        return None if calls is None else self.classes * (calls + 2)
+
+    @property
+    def count(self) -> int:
+        """The number of parts."""
+        return self.classes
+
+    def part(self, place: int | Array) -> Towards:
+        """The attack on the class of one place: 0 is the likeliest wrong one."""
+        return Towards(attack=self.attack, place=jnp.asarray(place, jnp.int32))
 
     def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
         """Attacks ``logits_fn`` at ``x``; the verdict is untargeted."""
         each = keys.per_example(key, x.shape[0])
-        logits = logits_fn(x).astype(jnp.float32)
-        if self.classes >= logits.shape[1]:
+        wrong = jax.eval_shape(logits_fn, x).shape[1] - 1
+        if self.classes > wrong:
             raise ValueError(
-                f'classes must be at most {logits.shape[1] - 1}, the number of wrong '
-                f'classes of this model, got {self.classes}'
+                f'classes must be at most {wrong}, the number of wrong classes of this '
+                f'model, got {self.classes}'
             )
-        own = jax.nn.one_hot(y, logits.shape[1], dtype=bool)
-        ranked = jnp.where(own, -jnp.inf, jnp.nan_to_num(logits))
-        targets = jax.lax.top_k(ranked, self.classes)[1].astype(jnp.asarray(y).dtype)
 
         def run(i):
-            mine = keys.fold(each, i)
-            point = self.attack(logits_fn, mine, x, y, target=targets[:, i])
-            return point, margin_at(logits_fn, mine, point, y)
+            point = self.part(i)(logits_fn, each, x, y)
+            return point, margin_at(logits_fn, keys.fold(each, i), point, y)
 
         return _worst_in_turn(run, self.classes, x, self.parallel)
 
@@ -137,7 +199,8 @@ class Targeted:
 def targeted(attack: Attack, classes: int = 9, parallel: bool = False) -> Targeted:
     """Aims ``attack`` at each of the ``classes`` likeliest wrong classes in turn.
 
-    "Likeliest" by the clean logits. Often stronger than more restarts of the
+    "Likeliest" by the clean logits; whatever error the model makes on the way
+    counts. Often stronger than more restarts of the
     untargeted attack (Gowal et al. 2019, arXiv 1910.09338).
 
     Args:
@@ -159,6 +222,12 @@ class WorstOf:
     """The worst of several different attacks; build it with ``worst_of``."""
 
     attacks: tuple[Any, ...]
+    names: tuple[str, ...] = struct.field(pytree_node=False, default=())
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The attacks by name, in the order in which they run."""
+        return dict(zip(self.names, self.attacks, strict=True))
 
     @property
     def calls(self) -> int | None:
@@ -173,15 +242,14 @@ class WorstOf:
         key: Key,
         x: Array,
         y: Array,
-        target: Array | None = None,
+        target: Any = None,
     ) -> Array:
         """Attacks ``logits_fn`` at ``x``."""
         each = keys.per_example(key, x.shape[0])
-        aim = {} if target is None else {'target': target}
         best = x, jnp.full_like(x, -jnp.inf, shape=x.shape[:1])
         for i, attack in enumerate(self.attacks):
             own = keys.fold(each, i)
-            point = attack(logits_fn, own, x, y, **aim)
+            point = attack(logits_fn, own, x, y, **_aimed(target))
             rank = margin_at(logits_fn, own, point, y, target)
             rank = jnp.where(self._allowed(attack, point, x), rank, -jnp.inf)
             best = _worse(best, (point, rank))
@@ -198,18 +266,27 @@ class WorstOf:
         return jnp.stack([ball.contains(point, x) for ball in others]).any(axis=0)
 
 
-def worst_of(attacks: Sequence[Attack]) -> WorstOf:
+def worst_of(attacks: Sequence[Attack] | Mapping[str, Attack]) -> WorstOf:
     """Runs several attacks and keeps the worst result per example.
 
-    Unlike ``evaluation.evaluate`` this is one attack and one compiled program: use
-    it inside training or inside other combinators.
+    This is one attack and one compiled program: use it inside training or inside
+    other combinators. ``evaluation.evaluate`` takes it apart again, and reports on
+    every member under its name.
+
+    Args:
+      attacks: the members, as a sequence or as {name: attack}.
 
     Raises:
       ValueError: if ``attacks`` is empty.
     """
     if not attacks:
         raise ValueError('attacks must hold at least one attack, got none')
-    return WorstOf(attacks=tuple(as_pytree(attack) for attack in attacks))
+    if not isinstance(attacks, Mapping):
+        attacks = {str(i): attack for i, attack in enumerate(attacks)}
+    return WorstOf(
+        attacks=tuple(as_pytree(attack) for attack in attacks.values()),
+        names=tuple(str(name) for name in attacks),
+    )
 
 
 @dataclass

@@ -1,13 +1,23 @@
 """A goal: what an attack maximises, and the rank by which iterates are kept."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from advjax import losses
-from advjax.attacks.logits import Eot, mean_prediction
+from advjax.attacks.logits import mean_prediction
 from advjax.types import Array, Key, LogitsFn, Loss, Objective
+
+
+class Aim(NamedTuple):
+    """Classes to search towards when any error of the model is a success.
+
+    Passed as ``target`` it steers the loss, while iterates are ranked, and successes
+    counted, as in the untargeted attack. This is what "targeted" means in AutoAttack.
+    """
+
+    classes: Array
 
 
 class Goal(NamedTuple):
@@ -18,36 +28,44 @@ class Goal(NamedTuple):
     wrong (or answers the target). So the best iterate kept is adversarial if any
     iterate was, whatever the loss.
 
-    A randomised model (``Eot``) has both replaced by expectations over draws that
-    belong to the example and the step.
+    A model with a method ``sample`` (``Eot``, ``Views``) has both replaced by
+    expectations over draws that belong to the example and the step.
     """
 
     logits_fn: LogitsFn
     loss: Loss
     y: Array
-    target: Array | None = None
+    target: Array | Aim | None = None
 
     def __call__(self, x: Array) -> Array:
         """The value (B,) alone, as any objective returns it."""
-        return self._loss(self.logits_fn(x))
+        return self.loss_of(self.logits_fn(x))
 
-    def _loss(self, logits: Array) -> Array:
+    def loss_of(self, logits: Array) -> Array:
+        """The value (B,) of logits (B, K)."""
         # A user's untargeted loss need not know the argument.
-        aim = () if self.target is None else (self.target,)
+        aim = () if self.target is None else (self.towards,)
         return self.loss(logits, self.y, *aim)
 
+    @property
+    def towards(self) -> Array | None:
+        """The classes (B,) that the loss leads to, or None."""
+        return self.target.classes if isinstance(self.target, Aim) else self.target
+
     def evaluate(self, x: Array, key: Key) -> tuple[Array, Array]:
-        """Returns the value (B,) and the logits (B, K); ``key`` is for an ``Eot``."""
-        if isinstance(self.logits_fn, Eot):
-            samples = self.logits_fn.sample(key, x)
-            value = jnp.mean(jax.vmap(self._loss)(samples), axis=0)
+        """Returns the value (B,) and the logits (B, K); ``key`` is for samples."""
+        sample: Any = getattr(self.logits_fn, 'sample', None)
+        if sample is not None:
+            samples = sample(key, x)
+            value = jnp.mean(jax.vmap(self.loss_of)(samples), axis=0)
             return value, mean_prediction(samples)
         logits = self.logits_fn(x)
-        return self._loss(logits), logits
+        return self.loss_of(logits), logits
 
     def rank(self, logits: Array) -> Array:
         """How adversarial these logits are, (B,); NaN is no answer, hence wrong."""
-        margin = losses.margin(logits, self.y, self.target)
+        reach = None if isinstance(self.target, Aim) else self.target
+        margin = losses.margin(logits, self.y, reach)
         return jnp.where(jnp.isnan(logits).any(axis=1), jnp.inf, margin)
 
 
@@ -66,7 +84,7 @@ def evaluate(
 
 
 def margin_at(
-    logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Array | None = None
+    logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Array | Aim | None = None
 ) -> Array:
     """The margin of the model at ``x``, (B,): what finished attacks are ranked by."""
     goal = Goal(logits_fn, losses.margin, y, target)

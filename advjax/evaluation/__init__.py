@@ -1,7 +1,9 @@
 """Evaluation: verified robust accuracy, curves over the radius, and the report page."""
 
-from advjax.evaluation.accuracy import CLEAN_ERROR, ROBUST, Evaluation, evaluate
+from advjax.evaluation.accuracy import evaluate
 from advjax.evaluation.curves import Curve, robustness_curve
+from advjax.evaluation.progress_file import OtherEvaluationError
+from advjax.evaluation.record import CLEAN_ERROR, ROBUST, Evaluation
 from advjax.evaluation.verify import Verified, verify
 
 __all__ = [
@@ -9,6 +11,7 @@ __all__ = [
     'ROBUST',
     'Curve',
     'Evaluation',
+    'OtherEvaluationError',
     'Verified',
     'evaluate',
     'robustness_curve',

@@ -5,11 +5,15 @@ an attack counts as successful only after ``verify`` has confirmed it. Every exa
 has its own key, and every batch the same size (the last is padded), so one compiled
 program serves and the verdict on an example depends on neither its batch-mates nor
 their order.
+
+With ``survivors`` it is a cascade: every attack, and every restart and target of an
+attack, sees only the examples that nothing before it has broken. They are gathered
+into full batches again, so a shrinking set needs fewer calls of the same program.
 """
 
-import dataclasses
 import zlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,120 +23,23 @@ import numpy as np
 from advjax import balls, keys
 from advjax.balls import Ball
 from advjax.evaluation.inputs import check, threat_model
+from advjax.evaluation.progress_file import ProgressFile
+from advjax.evaluation.record import Evaluation
 from advjax.evaluation.verify import Verified, logits_of, verify
 from advjax.progress import Bar
 from advjax.types import Array, Attack, HostArray, Key, LogitsFn, as_pytree
 
-CLEAN_ERROR = -1
-ROBUST = -2
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What attacks did to a model: N examples, A attacks, NumPy arrays.
-
-    Attributes:
-      names: (A,) names of the attacks.
-      ball: the threat model that everything was verified against.
-      clean_correct: (N,) the model is right on the clean image.
-      clean_prediction: (N,) its answer there.
-      success: (A, N) a verified adversarial was found. Images that are wrong
-        without an attack are not attacked and are False here.
-      rejected: (A, N) the attack's result fools the model but lies outside the ball
-        or the range, so it does not count.
-      norm: (A, N) verified distance of the attack's result from the clean image.
-      in_range: (A, N) every pixel of it lies within the bounds.
-      margin: (A, N) verified margin at it, in logits; positive means wrong.
-      finite: (A, N) the logits at it are finite.
-      calls: (A, N) model calls spent; -1 where the attack does not declare them.
-      worst: (N, ...) the point of largest margin that was verified to lie inside the
-        ball and the range: an adversarial image where one was found, else the nearest
-        miss, and the clean image where that was wrong already.
-      prediction: (N,) the answer at ``worst``.
-    """
-
-    names: tuple[str, ...]
-    ball: Ball
-    clean_correct: np.ndarray
-    clean_prediction: np.ndarray
-    success: np.ndarray
-    rejected: np.ndarray
-    norm: np.ndarray
-    in_range: np.ndarray
-    margin: np.ndarray
-    finite: np.ndarray
-    calls: np.ndarray
-    worst: np.ndarray
-    prediction: np.ndarray
-
-    @property
-    def robust(self) -> np.ndarray:
-        """(N,) right on the clean image and after every attack."""
-        return self.clean_correct & ~self.success.any(axis=0)
-
-    @property
-    def broken_by(self) -> np.ndarray:
-        """(N,) index of the first attack that broke it; CLEAN_ERROR, or ROBUST."""
-        first = np.where(self.success.any(axis=0), self.success.argmax(axis=0), ROBUST)
-        return np.where(self.clean_correct, first, CLEAN_ERROR)
-
-    @property
-    def clean_accuracy(self) -> float:
-        """Fraction of all examples that are right without an attack."""
-        return float(self.clean_correct.mean())
-
-    @property
-    def robust_accuracy(self) -> float:
-        """Fraction of all examples that are right under every attack."""
-        return float(self.robust.mean())
-
-    def accuracy(self, name: str) -> float:
-        """Robust accuracy under one attack alone, clean errors counted as errors."""
-        if name not in self.names:
-            raise ValueError(f'name must be one of {list(self.names)}, got {name!r}')
-        broken = self.success[self.names.index(name)]
-        return float((self.clean_correct & ~broken).mean())
-
-    def summary(self) -> dict[str, Any]:
-        """The figures as plain JSON-ready values."""
-        return {
-            'examples': len(self.clean_correct),
-            'clean_accuracy': self.clean_accuracy,
-            'robust_accuracy': self.robust_accuracy,
-            'attacks': [self._summary_of(i, n) for i, n in enumerate(self.names)],
-        }
-
-    def _summary_of(self, i: int, name: str) -> dict[str, Any]:
-        success, rejected = self.success[i], self.rejected[i]
-        calls = self.calls[i][self.clean_correct]
-        return {
-            'name': name,
-            'robust_accuracy': self.accuracy(name),
-            'found': int((success | rejected).sum()),
-            'verified': int(success.sum()),
-            'rejected': int(rejected.sum()),
-            'max_norm': float(self.norm[i][success].max(initial=0.0)),
-            'model_calls': int(calls.max(initial=0)),
-        }
-
-    def __str__(self) -> str:
-        """A table: one line per attack and one for the worst case."""
-        rows = [('clean', self.clean_accuracy, '')]
-        rows += [
-            (a['name'], a['robust_accuracy'], f'{a["verified"]} verified')
-            for a in self.summary()['attacks']
-        ]
-        rows.append(('worst case', self.robust_accuracy, ''))
-        width = max(len(name) for name, *_ in rows)
-        return '\n'.join(
-            f'{name:<{width}}  {accuracy:7.2%}  {note}'.rstrip()
-            for name, accuracy, note in rows
-        )
-
 
 @jax.jit
-def _attack(attack: Attack, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
-    return attack(logits_fn, key, x, y)
+def _attack(
+    attack: Any, logits_fn: LogitsFn, key: Key, x: Array, y: Array
+) -> tuple[Array, Array]:
+    """The result and the model calls it took, (B,); -1 where that is unknown."""
+    if hasattr(attack, 'search'):
+        return attack.search(logits_fn, key, x, y)
+    declared = getattr(attack, 'calls', None)
+    calls = jnp.full(x.shape[:1], -1 if declared is None else declared, jnp.int32)
+    return attack(logits_fn, key, x, y), calls
 
 
 def padded(index: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -148,9 +55,9 @@ def padded(index: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int
 
 
 def as_attacks(attacks: Mapping[str, Attack] | Attack) -> dict[str, Any]:
-    """Names the attacks and makes each a pytree."""
+    """Names the attacks and makes each a pytree; takes a ``worst_of`` apart."""
     if callable(attacks):
-        attacks = {'attack': attacks}
+        attacks = getattr(attacks, 'members', {'attack': attacks})
     if not isinstance(attacks, Mapping) or not attacks:
         raise ValueError(
             f'attacks must be an attack or a non-empty dict of them, got {attacks!r}'
@@ -178,6 +85,72 @@ def key_of(key: Key, name: str, ids: np.ndarray) -> Key:
     return keys.of_index(named, jnp.asarray(ids, jnp.int32))
 
 
+def _parts(attack: Any, survivors: bool) -> list[Any]:
+    """The attack as it is, or the restarts or targets that it is made of."""
+    if survivors and hasattr(attack, 'part'):
+        return [attack.part(i) for i in range(attack.count)]
+    return [attack]
+
+
+class _Arrays:
+    """The record while it is filled: N examples, A attacks."""
+
+    def __init__(self, x: np.ndarray, count: int):
+        size = len(x)
+
+        def blank(dtype, fill=0):
+            return np.full((count, size), fill, dtype)
+
+        self.clean = np.full(size, -1, np.int64)
+        self.correct = np.zeros(size, bool)
+        self.success, self.rejected = blank(bool), blank(bool)
+        self.in_range, self.finite = blank(bool, True), blank(bool, True)
+        self.norm, self.margin = blank(np.float64), blank(np.float64, -np.inf)
+        self.calls, self.parts = blank(np.int64), blank(np.int64)
+        self.worst = x.copy()
+        self.best = np.full(size, -np.inf)
+
+    @property
+    def robust(self) -> np.ndarray:
+        return self.correct & ~self.success.any(axis=0)
+
+    def predict(self, model: Any, x: np.ndarray, y: np.ndarray, batch_size: int):
+        """The clean answers."""
+        for index, real in padded(np.arange(len(x)), batch_size):
+            logits = logits_of(model, x[index])[:real]
+            answer = logits.argmax(axis=1)
+            some = index[:real]
+            self.clean[some] = answer
+            self.correct[some] = (answer == y[some]) & ~np.isnan(logits).any(axis=1)
+
+    def add(self, a: int, index: np.ndarray, found: Any, calls: Any, seen: Verified):
+        """Records what one part of attack ``a`` did to some examples."""
+        first = self.parts[a, index] == 0
+        # The first part speaks for itself, a later one only where it did more harm.
+        rank = np.nan_to_num(seen.margin, nan=np.inf)
+        rank = np.where(seen.inside & seen.in_range, rank, -np.inf)
+        before = np.where(
+            self.success[a, index], np.nan_to_num(self.margin[a, index]), -np.inf
+        )
+        speaks = first | seen.adversarial | ((rank > before) & ~self.success[a, index])
+        some = index[speaks]
+        self.success[a, some] |= seen.adversarial[speaks]
+        wrong = seen.wrong & ~seen.adversarial
+        self.rejected[a, index] |= wrong
+        self.rejected[a] &= ~self.success[a]
+        self.norm[a, some] = seen.norm[speaks]
+        self.margin[a, some] = seen.margin[speaks]
+        self.in_range[a, some] = seen.in_range[speaks]
+        self.finite[a, some] = seen.finite[speaks]
+        known = (calls >= 0) & (self.calls[a, index] >= 0)
+        self.calls[a, index] = np.where(known, self.calls[a, index] + calls, -1)
+        self.parts[a, index] += 1
+
+        better = rank > self.best[index]
+        self.worst[index[better]] = found[better]
+        self.best[index[better]] = rank[better]
+
+
 def evaluate(
     logits_fn: LogitsFn,
     x: HostArray,
@@ -188,6 +161,8 @@ def evaluate(
     ball: Ball | None = None,
     ids: HostArray | None = None,
     batch_size: int = 256,
+    survivors: bool = False,
+    folder: Path | str | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Attacks a model and reports what was verified.
@@ -197,19 +172,25 @@ def evaluate(
         returns does not recompile when its parameters change.
       x: (N, ...) float32 images within the ball's bounds.
       y: (N,) integer labels.
-      attacks: {name: attack}, or one attack. Each is run on all images that are
-        right without an attack.
+      attacks: {name: attack}, or one attack; a ``worst_of`` (such as ``autoattack``)
+        is taken apart into its members. Each is run on all images that are right
+        without an attack.
       key: one key. Example i draws from ``fold_in(., ids[i])`` under each attack.
       ball: the threat model to verify against; by default the one that all the
         attacks search.
       ids: (N,) data-set indices, ``arange(N)`` by default. With them a part of a
         data set gets the verdicts it gets within the whole.
       batch_size: images per compiled call; the last batch is padded to it.
+      survivors: run each attack, restart and target only on the images that nothing
+        before it has broken. The robust accuracy is the same, attacks alone have none.
+      folder: keep the progress in this folder's ``evaluation.npz``, adversarial images
+        included, and go on from there. A finished evaluation is read from it.
       progress: show a bar with the robust accuracy so far.
 
     Raises:
       ValueError: for integer images, NaN, pixels outside the bounds, labels out of
         range, mismatched shapes, eps < 0, or attacks that name no one threat model.
+      OtherEvaluationError: if ``folder`` holds an evaluation of something else.
     """
     named = as_attacks(attacks)
     model: Any = as_pytree(logits_fn)
@@ -219,73 +200,80 @@ def evaluate(
     if not (isinstance(batch_size, int) and batch_size >= 1):
         raise ValueError(f'batch_size must be an integer >= 1, got {batch_size!r}')
 
-    size, count = len(x), len(named)
-    clean = np.zeros(size, np.int64)
-    correct = np.zeros(size, bool)
-    for index, real in padded(np.arange(size), batch_size):
-        logits = logits_of(model, x[index])[:real]
-        clean[index[:real]] = logits.argmax(axis=1)
-        right = (logits.argmax(axis=1) == y[index[:real]]) & ~np.isnan(logits).any(
-            axis=1
-        )
-        correct[index[:real]] = right
+    record, file = _Arrays(x, len(named)), None
+    if folder is not None:
+        identity = {
+            'model': model,
+            'images': (x, y, which),
+            'attacks': named,
+            'threat model': ball,
+            'key': jax.random.key_data(keys.typed(key)),
+            'cascade': np.array([survivors, batch_size]),
+        }
+        file = ProgressFile(Path(folder) / 'evaluation.npz', identity)
+        vars(record).update(file.load() or {})
+    if (record.clean < 0).any():
+        record.predict(model, x, y, batch_size)
 
-    def blank(dtype, fill=0):
-        return np.full((count, size), fill, dtype)
-
-    success, rejected = blank(bool), blank(bool)
-    in_range, finite = blank(bool, True), blank(bool, True)
-    norm, margin = blank(np.float64), blank(np.float64, -np.inf)
-    calls = blank(np.int64)
-    worst, prediction = x.copy(), clean.copy()
-    best = np.full(size, -np.inf)
-    targets = np.flatnonzero(correct)
-
-    done, bar = 0, Bar(progress, len(targets) * count, 'image')
-    with bar:
-        for a, (name, attack) in enumerate(named.items()):
-            for index, real in padded(targets, batch_size):
-                searched = balls.take(attack, index, size)
+    steps = [
+        (a, name, part, number)
+        for a, (name, attack) in enumerate(named.items())
+        for number, part in enumerate(_parts(attack, survivors))
+    ]
+    whole = int(record.correct.sum())
+    with Bar(progress, whole * len(steps), 'image') as bar:
+        for done, (a, name, attack, number) in enumerate(steps):
+            standing = record.robust if survivors else record.correct
+            waiting = np.flatnonzero(standing & (record.parts[a] <= number))
+            # Images that need not be attacked any more count as done.
+            at_bar = whole * (done + 1) - len(waiting)
+            for index, real in padded(waiting, batch_size):
+                bar.at(at_bar, name, robust=f'{record.robust.mean():.1%}')
+                searched = balls.take(attack, index, len(x))
                 at = key_of(key, name, which[index])
-                found = np.asarray(_attack(searched, model, at, x[index], y[index]))
+                found, calls = _attack(searched, model, at, x[index], y[index])
+                found, calls = np.asarray(found), np.asarray(calls)
                 _check_result(name, found, x[index])
-                claimed = balls.take(ball, index, size)
+                claimed = balls.take(ball, index, len(x))
                 seen = verify(model, claimed, x[index], y[index], found)
-                index, found = index[:real], found[:real]
                 seen = Verified(*(part[:real] for part in seen))
+                record.add(a, index[:real], found[:real], calls[:real], seen)
+                at_bar += real
+                if file is not None:
+                    file.save(vars(record))
+                bar.at(at_bar, name, robust=f'{record.robust.mean():.1%}')
+    if file is not None:
+        file.save(vars(record), now=True)
+    return _finish(record, model, tuple(named), ball, batch_size, survivors)
 
-                success[a, index] = seen.adversarial
-                rejected[a, index] = seen.wrong & ~seen.adversarial
-                norm[a, index], margin[a, index] = seen.norm, seen.margin
-                in_range[a, index], finite[a, index] = seen.in_range, seen.finite
-                declared = getattr(attack, 'calls', None)
-                calls[a, index] = -1 if declared is None else declared
 
-                rank = np.nan_to_num(seen.margin, nan=np.inf)
-                better = seen.inside & seen.in_range & (rank > best[index])
-                worst[index[better]] = found[better]
-                best[index[better]] = rank[better]
-                robust = correct & ~success.any(axis=0)
-                done += real
-                bar.at(done, name, robust=f'{robust.mean():.1%}')
-
-    for index, real in padded(targets, batch_size):
-        answer = logits_of(model, worst[index]).argmax(axis=1)
+def _finish(
+    record: _Arrays,
+    model: Any,
+    names: tuple[str, ...],
+    ball: Ball,
+    batch_size: int,
+    survivors: bool,
+) -> Evaluation:
+    prediction = record.clean.copy()
+    for index, real in padded(np.flatnonzero(record.correct), batch_size):
+        answer = logits_of(model, record.worst[index]).argmax(axis=1)
         prediction[index[:real]] = answer[:real]
     return Evaluation(
-        names=tuple(named),
+        names=names,
         ball=ball,
-        clean_correct=correct,
-        clean_prediction=clean,
-        success=success,
-        rejected=rejected,
-        norm=norm,
-        in_range=in_range,
-        margin=margin,
-        finite=finite,
-        calls=calls,
-        worst=worst,
+        clean_correct=record.correct,
+        clean_prediction=record.clean,
+        success=record.success,
+        rejected=record.rejected,
+        norm=record.norm,
+        in_range=record.in_range,
+        margin=record.margin,
+        finite=record.finite,
+        calls=record.calls,
+        worst=record.worst,
         prediction=prediction,
+        survivors=survivors,
     )
 
 

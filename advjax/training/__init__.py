@@ -10,7 +10,7 @@ from advjax.training.diagnosis import (
     collapse,
     diagnose,
 )
-from advjax.training.loop import Fit, NonFiniteLossError, fit
+from advjax.training.loop import Fit, NonFiniteLossError, fit, restore
 from advjax.training.methods import (
     Method,
     Mixed,
@@ -44,6 +44,7 @@ __all__ = [
     'method',
     'on_adversarial',
     'pgd_at',
+    'restore',
     'standard',
     'step',
     'trades',

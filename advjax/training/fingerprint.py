@@ -4,26 +4,13 @@ A checkpoint goes on only under what it was made with; each text names one thing
 could differ, so a refusal can say which.
 """
 
-import re
-import zlib
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from advjax.fingerprint import of_arrays
 from advjax.types import Params
-
-
-def of_arrays(tree: Any) -> str:
-    """Structure and bytes of a pytree; the addresses of functions do not count."""
-    leaves, structure = jax.tree.flatten(tree)
-    text = re.sub(r'0x[0-9a-f]+', '', str(structure))
-    total = zlib.crc32(text.encode())
-    for leaf in leaves:
-        total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
-    return f'{total:08x}'
 
 
 def of_optimizer(optimizer: optax.GradientTransformation, params: Params) -> str:

@@ -443,6 +443,37 @@ class _Loop:
         )
 
 
+def restore(directory: str | Path, model: Model) -> models.LogitsFn:
+    """The best epoch of a run that ``fit`` kept in a directory, ready to be attacked.
+
+    Args:
+      directory: the ``directory`` given to ``fit``.
+      model: the architecture that was trained.
+
+    Returns:
+      A logits function in eval mode, a pytree.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint.
+      ValueError: if the checkpoint belongs to another architecture.
+    """
+    folder = Path(directory) / 'checkpoints'
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    best = {'params': shapes[0], 'model_state': shapes[1]}
+    like = {'best': {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(best))}}
+    found = None
+    if folder.is_dir():
+        checkpoints = Checkpoints(folder)
+        found = checkpoints.restore(like)
+        checkpoints.close()
+    if found is None:
+        raise FileNotFoundError(f'no checkpoint in {folder}')
+    leaves = [found[0]['best'][str(i)] for i in range(len(like['best']))]
+    # Templates stand for what was saved; only their names and shapes were compared.
+    tree = jax.tree.unflatten(jax.tree.structure(best), leaves)
+    return models.logits_fn(model, tree['params'], tree['model_state'])
+
+
 def write_log(directory: Path, rows: list[Mapping[str, Any]]) -> None:
     """Writes ``metrics.jsonl`` anew: all rows, or the old file if it is interrupted."""
     directory.mkdir(parents=True, exist_ok=True)

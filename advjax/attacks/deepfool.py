@@ -1,0 +1,119 @@
+r"""DeepFool: straight to the nearest linearised boundary, again and again.
+
+.. math::
+    \hat l = \arg\min_{k \ne y} \frac{|f_k|}{\|w_k\|_q}, \qquad
+    f_k = z_k - z_y, \quad w_k = \nabla f_k(x_i), \qquad
+    r_i = \frac{|f_{\hat l}|}{\|w_{\hat l}\|_2^2}\, w_{\hat l}
+
+(q dual to the norm; for Linf :math:`r_i = |f| / \|w\|_1\, \mathrm{sign}(w)`), until the
+model errs at :math:`x_0 + (1 + \textit{overshoot}) \sum_i r_i`.
+
+Reference: Moosavi-Dezfooli et al. 2016, arXiv 1511.04599, algorithms 1 and 2, Linf and
+other norms by equation 11. Deviations: within a range, the step goes to the nearest
+point of the boundary *inside the range*, where the paper ignores it (``bounds=None``
+is the paper's); classes are left from the label, which is the prediction wherever
+there is something to do; and a bisection (``refine``) takes the overshoot back.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from advjax import balls, halfspaces, losses
+from advjax.attacks import minimum
+from advjax.attacks.fab import boundary, candidate_classes
+from advjax.attacks.goal import Goal
+from advjax.balls import Ball, l2
+from advjax.rows import choose, total
+from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+
+
+@dataclass
+class DeepFool:
+    """DeepFool in L2, Linf or L1; build it with ``deepfool``."""
+
+    ball: Any
+    overshoot: Array
+    steps: int = struct.field(pytree_node=False)
+    classes: int | None = struct.field(pytree_node=False)
+    refine: int = struct.field(pytree_node=False)
+
+    @property
+    def calls(self) -> int:
+        """Model calls per example; one with its gradients counts once."""
+        return 2 + 2 * self.steps + self.refine
+
+    def __call__(
+        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
+    ) -> Array:
+        """Returns the closest adversarial example found, else ``x``."""
+        del key
+        check_images(x)
+        kind, bounds = balls.kind(self.ball), self.ball.bounds
+        goal = Goal(logits_fn, losses.margin, y, target)
+        candidates = candidate_classes(goal, x, self.classes)
+        best = minimum.start(goal, x)
+
+        def unfinished(carry):
+            i, _, best = carry
+            return (i < self.steps) & ~jnp.all(best.found)
+
+        def body(carry):
+            i, point, best = carry
+            value, w, _ = boundary(kind, goal, candidates, point)
+            if hasattr(self.ball, 'allowed'):
+                w = jnp.where(self.ball.allowed(w), w, 0)
+            offset = total(w * point) - value
+            step = halfspaces.nearest(kind, point, w, offset, bounds) - point
+            step = jnp.where(jnp.isfinite(step), step, 0)
+            # From the clean image, so that earlier overshoots do not add up.
+            walked = (point - x) / (1 + self.overshoot) + step
+            new = x + (1 + self.overshoot) * walked
+            new = new if bounds is None else jnp.clip(new, *bounds)
+            new = choose(best.found, point, new)
+            won = minimum.succeeds(goal, goal.logits_fn(new))
+            return i + 1, new, minimum.update(best, self.ball, new, x, won)
+
+        carry = jnp.zeros((), jnp.int32), x, best
+        best = jax.lax.while_loop(unfinished, body, carry)[2]
+        best = minimum.refine(best, goal, self.ball, x, self.refine)
+        return minimum.result(best, self.ball, x)
+
+
+def deepfool(
+    ball: Ball | None = None,
+    steps: int = 50,
+    overshoot: float = 0.02,
+    classes: int | None = 10,
+    refine: int = 10,
+) -> DeepFool:
+    """DeepFool, untargeted or towards a target.
+
+    Args:
+      ball: an L2 (default), Linf or L1 ball: the norm, the range, and the radius
+        beyond which nothing is returned; ``l2(inf)`` by default.
+      steps: most linearisations.
+      overshoot: how far each step goes beyond the boundary.
+      classes: consider this many likeliest wrong classes (None: all); the gradient
+        of each is taken in every step.
+      refine: bisection steps at the end; 0 is the paper's algorithm.
+
+    Raises:
+      ValueError: for another ball, steps < 1 or overshoot < 0.
+
+    Reference: Moosavi-Dezfooli et al. 2016, arXiv 1511.04599.
+    """
+    if not overshoot >= 0:
+        raise ValueError(f'overshoot must be >= 0, got {overshoot}')
+    if classes is not None:
+        minimum.check_count('classes', classes)
+    ball = l2(float('inf')) if ball is None else ball
+    return DeepFool(
+        ball=minimum.check_ball(ball, 'deepfool', ('l2', 'linf', 'l1')),
+        overshoot=jnp.float32(overshoot),
+        steps=minimum.check_count('steps', steps),
+        classes=classes,
+        refine=minimum.check_count('refine', refine, 0),
+    )

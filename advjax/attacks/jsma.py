@@ -1,0 +1,158 @@
+r"""JSMA: the Jacobian saliency map attack, two saturated pixels at a time (L0).
+
+For a target t, with :math:`\alpha_i = \partial Z_t / \partial x_i` and
+:math:`\beta_i = \sum_{j \ne t} \partial Z_j / \partial x_i`, every step takes the pair
+
+.. math:: (p, q) = \arg\max -(\alpha_p + \alpha_q)(\beta_p + \beta_q)
+          \quad\text{s.t.}\quad \alpha_p + \alpha_q > 0,\; \beta_p + \beta_q < 0
+
+and moves both by :math:`\theta`, until the model answers t or the budget is spent.
+Untargeted, the target is the likeliest wrong class of the clean image.
+
+Reference: Papernot et al. 2016, arXiv 1511.07528, algorithms 2 and 3; the pairwise form
+on logits ("JSMA-Z") as in Carlini and Wagner 2017, section II-D.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from advjax import losses
+from advjax.attacks import minimum
+from advjax.attacks.fab import candidate_classes
+from advjax.attacks.goal import Goal
+from advjax.attacks.gradients import jacobian
+from advjax.balls import Ball, l0
+from advjax.rows import choose, flat
+from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+
+
+def best_pair(alpha: Array, beta: Array, open_: Array) -> tuple[Array, Array, Array]:
+    """The most salient pair of open coordinates of every example.
+
+    Row by row over the first of the pair, so that memory stays linear in n.
+
+    Args:
+      alpha: (B, n) gradients of the target.
+      beta: (B, n) gradients of all other classes together.
+      open_: (B, n) coordinates that may still move.
+
+    Returns:
+      p and q (B,), and the saliency (B,), which is 0 where no pair qualifies.
+    """
+    size = alpha.shape[1]
+
+    def row(best, p):
+        saliency, first, second = best
+        a = alpha + alpha[:, p][:, None]
+        b = beta + beta[:, p][:, None]
+        fits = (a > 0) & (b < 0) & open_ & open_[:, p][:, None]
+        fits &= (jnp.arange(size) != p)[None]
+        value = jnp.where(fits, -a * b, 0)
+        q = jnp.argmax(value, axis=1)
+        value = jnp.max(value, axis=1)
+        better = value > saliency
+        return (
+            jnp.where(better, value, saliency),
+            jnp.where(better, p, first),
+            jnp.where(better, q, second),
+        ), None
+
+    none = jnp.zeros(alpha.shape[0], jnp.int32)
+    start = jnp.zeros_like(alpha[:, 0]), none, none
+    saliency, p, q = jax.lax.scan(row, start, jnp.arange(size))[0]
+    return p, q, saliency
+
+
+@dataclass
+class Jsma:
+    """The saliency map attack; build it with ``jsma``."""
+
+    ball: Any
+    theta: float = struct.field(pytree_node=False)
+    budget: float = struct.field(pytree_node=False)
+    probabilities: bool = struct.field(pytree_node=False)
+
+    def _pairs(self, size: int) -> int:
+        return max(int(self.budget * size) // 2, 1)
+
+    def __call__(
+        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
+    ) -> Array:
+        """Returns the adversarial example found, else ``x``."""
+        del key
+        check_images(x)
+        goal = Goal(logits_fn, losses.margin, y, target)
+        towards = candidate_classes(goal, x, 1)[0]
+        low, high = self.ball.bounds or (-jnp.inf, jnp.inf)
+        rows = jnp.arange(x.shape[0])
+
+        def scores(x):
+            logits = logits_fn(x)
+            return jax.nn.softmax(logits) if self.probabilities else logits
+
+        classes = jax.eval_shape(logits_fn, x).shape[1]
+        to = jax.nn.one_hot(towards, classes)
+        vectors = jnp.stack([to, 1 - to])
+
+        def step(carry):
+            i, point, best, going = carry
+            _, gradients = jacobian(scores, point, vectors)
+            alpha, beta = (flat(jnp.nan_to_num(g)) for g in gradients)
+            open_ = (point < high) if self.theta > 0 else (point > low)
+            if hasattr(self.ball, 'allowed'):
+                open_ &= self.ball.allowed(x)
+            # Darkening works by the opposite gradients.
+            sign = 1.0 if self.theta > 0 else -1.0
+            p, q, saliency = best_pair(sign * alpha, sign * beta, flat(open_))
+            found = going & (saliency > 0)
+            moved = flat(point).at[rows, p].add(self.theta).at[rows, q].add(self.theta)
+            moved = jnp.clip(moved, low, high).reshape(x.shape)
+            point = choose(found, moved, point)
+            won = minimum.succeeds(goal, logits_fn(point)) & found
+            best = minimum.update(best, self.ball, point, x, won)
+            return i + 1, point, best, found & ~won
+
+        def unfinished(carry):
+            return (carry[0] < pairs) & jnp.any(carry[-1])
+
+        pairs = self._pairs(int(jnp.size(x[0])))
+        best = minimum.start(goal, x)
+        carry = jnp.zeros((), jnp.int32), x, best, ~best.found
+        best = jax.lax.while_loop(unfinished, step, carry)[2]
+        return minimum.result(best, self.ball, x)
+
+
+def jsma(
+    ball: Ball | None = None,
+    theta: float = 1.0,
+    budget: float = 0.145,
+    probabilities: bool = False,
+) -> Jsma:
+    """The Jacobian saliency map attack.
+
+    Args:
+      ball: an L0 ball: the range, and how many coordinates may differ at most;
+        ``l0(inf)`` by default.
+      theta: the move of a coordinate; 1 saturates it at once, negative darkens.
+      budget: the share of coordinates that may be moved.
+      probabilities: saliency of the softmax (the paper's) instead of the logits.
+
+    Raises:
+      ValueError: for another ball, theta = 0 or budget outside (0, 1].
+
+    Reference: Papernot et al. 2016, arXiv 1511.07528.
+    """
+    if theta == 0:
+        raise ValueError('theta must not be 0')
+    if not 0 < budget <= 1:
+        raise ValueError(f'budget must lie in (0, 1], got {budget}')
+    ball = l0(float('inf')) if ball is None else ball
+    return Jsma(
+        ball=minimum.check_ball(ball, 'jsma', ('l0',)),
+        theta=float(theta),
+        budget=float(budget),
+        probabilities=probabilities,
+    )

@@ -1,0 +1,120 @@
+"""What minimum-norm attacks share: the closest adversarial example found so far.
+
+Such an attack looks for the smallest perturbation that succeeds. Its ball names the
+norm and the range, and its radius how far the search may end: infinite by default,
+the threat model's where only adversarial examples within it are of use. It returns
+the closest adversarial example, and the clean image where none was found.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advjax.attacks.goal import Goal
+from advjax.balls import Ball, as_ball, contains, kind
+from advjax.rows import choose, wide
+from advjax.types import Array
+
+TIE = 2e-6
+"""A margin below this share of the largest logit is a tie, not a success.
+
+The closest adversarial example lies on the decision boundary, where the rounding of
+another program (another batch size, another device) could turn the answer back.
+"""
+
+
+class Nearest(NamedTuple):
+    """The closest adversarial example so far, and its distance: infinite for none."""
+
+    x: Array
+    norm: Array
+
+    @property
+    def found(self) -> Array:
+        """(B,) whether there is one."""
+        return jnp.isfinite(self.norm)
+
+
+def succeeds(goal: Goal, logits: Array, kappa: float | Array = 0.0) -> Array:
+    """Whether these logits (B, K) are a success by a margin above ``kappa``."""
+    rank = goal.rank(logits)
+    tie = TIE * jnp.max(jnp.abs(logits.astype(jnp.float32)), axis=1)
+    return jnp.isposinf(rank) | (rank > kappa + tie)
+
+
+def none(x0: Array) -> Nearest:
+    """Nothing found yet."""
+    return Nearest(x0, jnp.full_like(x0, jnp.inf, shape=x0.shape[:1]))
+
+
+def start(goal: Goal, x0: Array) -> Nearest:
+    """The clean image itself where it is a success, at the price of a model call."""
+    won = succeeds(goal, goal.logits_fn(x0))
+    return none(x0)._replace(norm=jnp.where(won, 0.0, jnp.inf).astype(x0.dtype))
+
+
+def update(best: Nearest, ball: Ball, x: Array, x0: Array, won: Array) -> Nearest:
+    """Takes ``x`` where it is a success and closer."""
+    norm = ball.norm(x - x0).astype(best.norm.dtype)
+    closer = won & (norm < best.norm)
+    return Nearest(choose(closer, x, best.x), jnp.where(closer, norm, best.norm))
+
+
+def refine(best: Nearest, goal: Goal, ball: Ball, x0: Array, steps: int) -> Nearest:
+    """Bisects the segment between the clean image and the example found.
+
+    ``steps`` model calls bring it 2^-steps of its length close to the boundary.
+    """
+
+    def halve(carry, _):
+        best, low, high = carry
+        middle = (low + high) / 2
+        x = x0 + wide(middle, x0) * (end - x0)
+        won = succeeds(goal, goal.logits_fn(x)) & best.found
+        best = update(best, ball, x, x0, won)
+        return (best, jnp.where(won, low, middle), jnp.where(won, middle, high)), None
+
+    end = best.x
+    low = jnp.zeros_like(best.norm)
+    carry = best, low, jnp.ones_like(low)
+    return jax.lax.scan(halve, carry, length=steps)[0][0]
+
+
+def result(best: Nearest, ball: Ball, x0: Array) -> Array:
+    """The example found, and the clean image where none lies in the ball."""
+    return choose(best.found & contains(ball, best.x, x0), best.x, x0)
+
+
+def check_ball(ball: Any, name: str, kinds: tuple[str, ...]) -> Ball:
+    """Validates the ball of an attack that is defined in some norms.
+
+    Raises:
+      ValueError: naming the attack, the ball and what is allowed.
+    """
+    ball = as_ball(ball)
+    if kind(ball) not in kinds:
+        raise ValueError(f'ball of {name} must be one of {list(kinds)}, got {ball}')
+    return ball
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """Validates a number of steps, samples, queries.
+
+    Raises:
+      ValueError: if it is no integer of at least ``least``.
+    """
+    if not (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+        raise ValueError(f'{name} must be an integer >= {least}, got {value!r}')
+    return value
+
+
+def check_positive(name: str, value: Any) -> float:
+    """Validates a positive number.
+
+    Raises:
+      ValueError: if it is not one.
+    """
+    if not (isinstance(value, int | float) and value > 0):
+        raise ValueError(f'{name} must be a number > 0, got {value!r}')
+    return value

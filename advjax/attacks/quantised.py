@@ -1,0 +1,105 @@
+"""Adversarial images that stay adversarial in 8 bits.
+
+An image file holds whole levels. Rounding the result of an attack moves every pixel by
+up to half a level, and the closest adversarial example back over the boundary. Here the
+result is put on the grid in several ways, all inside the ball, and repaired by steps of
+whole levels along the gradient; the worst of them is returned.
+
+Reference: Carlini and Wagner 2017, arXiv 1608.04644, section VI-D, who search the grid
+pixel by pixel.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from advjax import balls, losses
+from advjax.attacks.combine import _aimed, _calls
+from advjax.attacks.goal import Goal
+from advjax.attacks.gradients import with_logits
+from advjax.attacks.minimum import check_count
+from advjax.rows import choose
+from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
+
+
+@dataclass
+class Quantised:
+    """An attack whose results lie on a grid; build it with ``quantised``."""
+
+    attack: Any
+    levels: int = struct.field(pytree_node=False)
+    repairs: int = struct.field(pytree_node=False)
+
+    @property
+    def calls(self) -> int | None:
+        """Model calls per example: the attack, three roundings, and the repairs."""
+        calls = _calls(self.attack)
+        return None if calls is None else calls + 4 + 2 * self.repairs
+
+    def __call__(
+        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
+    ) -> Array:
+        """Attacks ``logits_fn`` at ``x``; the result holds whole levels of the range.
+
+        ``x`` should hold whole levels itself, as decoded images do: only then is there
+        a grid point in every ball.
+        """
+        found = balls.of(self.attack)
+        if not found or found[0].bounds is None:
+            raise ValueError('attack must have a ball with bounds, whose levels count')
+        ball = found[0]
+        goal = Goal(logits_fn, losses.margin, y, target)
+        low, high = ball.bounds
+        level = (high - low) / (self.levels - 1)
+
+        def grid(z, rounding):
+            return jnp.clip(low + rounding((z - low) / level) * level, low, high)
+
+        def towards_clean(z):
+            steps = (z - x) / level
+            # A hair more than truncation: a whole number of levels stays what it is.
+            whole = jnp.sign(steps) * jnp.floor(jnp.abs(steps) + 1e-3)
+            return grid(x + whole * level, jnp.round)
+
+        def consider(best, point):
+            kept, worst = best
+            rank = goal.rank(goal.logits_fn(point))
+            rank = jnp.where(ball.contains(point, x), rank, -jnp.inf)
+            better = rank > worst
+            return choose(better, point, kept), jnp.where(better, rank, worst)
+
+        point = self.attack(logits_fn, key, x, y, **_aimed(target))
+        _, _, gradient = with_logits(goal.logits_fn, goal.loss_of, point)
+        up = gradient > 0
+        nothing = x, jnp.full_like(x, -jnp.inf, shape=x.shape[:1])
+        best = consider(nothing, towards_clean(point))
+        best = consider(best, grid(point, jnp.round))
+        guided = jnp.where(up, grid(point, jnp.ceil), grid(point, jnp.floor))
+        best = consider(best, guided)
+
+        def repair(best, _):
+            _, _, gradient = with_logits(goal.logits_fn, goal.loss_of, best[0])
+            stepped = best[0] + level * jnp.sign(jnp.nan_to_num(gradient))
+            return consider(best, towards_clean(ball.project(stepped, x))), None
+
+        return jax.lax.scan(repair, best, length=self.repairs)[0][0]
+
+
+def quantised(attack: Attack, levels: int = 256, repairs: int = 3) -> Quantised:
+    """Puts the results of an attack on the grid of image files, inside its ball.
+
+    Args:
+      attack: an attack with a ball that has bounds.
+      levels: number of levels in the range; 256 for 8 bits.
+      repairs: steps of whole levels along the gradient afterwards, two calls each.
+
+    Raises:
+      ValueError: if there are fewer than 2 levels or (when called) no bounds.
+    """
+    return Quantised(
+        attack=as_pytree(attack),
+        levels=check_count('levels', levels, 2),
+        repairs=check_count('repairs', repairs, 0),
+    )

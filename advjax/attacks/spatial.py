@@ -1,0 +1,174 @@
+r"""Spatial attack: the rotation and translation that the model gets wrong.
+
+.. math:: \max_{|\theta| \le \theta_{max},\, |t| \le t_{max}}
+          L(f(T_{\theta, t}(x)), y)
+
+by a grid, by random draws, or by gradient ascent on the three numbers. Images are
+turned about their centre with bilinear interpolation; what comes in is black.
+
+A moved image is no member of a norm ball: evaluate it with ``ball=linf(1.0)``, which
+checks the answer and the range.
+
+Reference: Engstrom et al. 2019, arXiv 1712.02779, section 3.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from advjax import balls, keys, losses
+from advjax.attacks.ascent import pgd
+from advjax.attacks.goal import Goal
+from advjax.attacks.minimum import check_count
+from advjax.rows import choose
+from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+
+Search = Literal['grid', 'random', 'gradient']
+
+
+def move(x: Array, pose: Array) -> Array:
+    """Turns and shifts images.
+
+    Args:
+      x: (B, height, width, channels).
+      pose: (B, 3) degrees counter-clockwise, and pixels down and right.
+
+    Returns:
+      (B, height, width, channels), by bilinear interpolation with zeros around.
+    """
+    height, width = x.shape[1:3]
+    centre = jnp.asarray([(height - 1) / 2, (width - 1) / 2], x.dtype)
+    rows, columns = jnp.meshgrid(
+        jnp.arange(height, dtype=x.dtype),
+        jnp.arange(width, dtype=x.dtype),
+        indexing='ij',
+    )
+
+    def one(image, numbers):
+        angle = numbers[0] * np.pi / 180
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        # Where each pixel of the result comes from.
+        down = rows - centre[0] - numbers[1]
+        right = columns - centre[1] - numbers[2]
+        source = [
+            cos * down + sin * right + centre[0],
+            -sin * down + cos * right + centre[1],
+        ]
+        return jax.vmap(
+            lambda plane: jax.scipy.ndimage.map_coordinates(plane, source, order=1),
+            in_axes=2,
+            out_axes=2,
+        )(image)
+
+    return jax.vmap(one)(x, pose)
+
+
+@dataclass
+class Spatial:
+    """The spatial attack; build it with ``spatial``."""
+
+    most: Array
+    search: Search = struct.field(pytree_node=False)
+    counts: tuple[int, ...] = struct.field(pytree_node=False)
+
+    @property
+    def calls(self) -> int:
+        """Model calls per example."""
+        return int(np.prod(self.counts)) + (self.search == 'gradient')
+
+    def find(
+        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
+    ) -> Array:
+        """The worst pose (B, 3): degrees, pixels down, pixels right."""
+        goal = Goal(logits_fn, losses.cross_entropy, y, target)
+        each = keys.per_example(key, x.shape[0])
+        if self.search == 'gradient':
+
+            def objective(unit):
+                return goal(move(x, unit * self.most[None]))
+
+            start = jnp.zeros((x.shape[0], 3), x.dtype)
+            cube = balls.linf(1.0, bounds=None)
+            ascent = pgd(cube, self.counts[0], keep_best=True)
+            return ascent.maximize(objective, each, start) * self.most[None]
+
+        def try_pose(carry, entry):
+            pose, worst = carry
+            new = self._pose(each, entry, x)
+            logits = logits_fn(move(x, new))
+            # The misclassified one of largest loss; the margin orders both at once.
+            rank = goal.rank(logits)
+            return (choose(rank > worst, new, pose), jnp.maximum(rank, worst)), None
+
+        entries = jnp.arange(int(np.prod(self.counts)))
+        if self.search == 'grid':
+            axes = [jnp.linspace(-1, 1, count) for count in self.counts]
+            entries = jnp.stack(jnp.meshgrid(*axes, indexing='ij'), -1).reshape(-1, 3)
+        none = jnp.full_like(x, -jnp.inf, shape=x.shape[:1])
+        carry = jnp.zeros((x.shape[0], 3), x.dtype), none
+        return jax.lax.scan(try_pose, carry, entries)[0][0]
+
+    def _pose(self, key: Key, entry: Array, x: Array) -> Array:
+        if self.search == 'grid':
+            return jnp.broadcast_to((entry * self.most)[None], (x.shape[0], 3))
+        drawn = keys.draw(
+            lambda k: jax.random.uniform(k, (3,), x.dtype, -1, 1), keys.fold(key, entry)
+        )
+        return drawn * self.most[None]
+
+    def __call__(
+        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
+    ) -> Array:
+        """Attacks ``logits_fn`` at ``x``: see ``advjax.types.Attack``.
+
+        Raises:
+          ValueError: if images are not (B, height, width, channels).
+        """
+        check_images(x)
+        if x.ndim != 4:
+            raise ValueError(
+                f'x must be (B, height, width, channels) to be turned, got {x.shape}'
+            )
+        return move(x, self.find(logits_fn, key, x, y, target))
+
+
+def spatial(
+    degrees: float = 30.0,
+    pixels: float = 3.0,
+    search: Search = 'grid',
+    counts: tuple[int, ...] | int | None = None,
+) -> Spatial:
+    """The worst rotation and translation.
+
+    Args:
+      degrees: largest rotation to either side.
+      pixels: largest translation to each side; about a tenth of the image.
+      search: 'grid', 'random' (worst of k) or 'gradient' (weak: the loss is rugged).
+      counts: points of the grid in (rotation, down, right), (31, 5, 5) by default;
+        draws, 10 by default; or gradient steps, 20 by default.
+
+    Raises:
+      ValueError: for an unknown search, or counts that do not go with it.
+
+    Reference: Engstrom et al. 2019, arXiv 1712.02779.
+    """
+    defaults = {'grid': (31, 5, 5), 'random': (10,), 'gradient': (20,)}
+    if search not in defaults:
+        raise ValueError(f'search must be one of {list(defaults)}, got {search!r}')
+    if counts is None:
+        counts = defaults[search]
+    counts = (counts,) if isinstance(counts, int) else tuple(counts)
+    if len(counts) != len(defaults[search]):
+        raise ValueError(
+            f'counts must be {len(defaults[search])} numbers for {search!r}, got '
+            f'{counts}'
+        )
+    for count in counts:
+        check_count('counts', count)
+    if not (degrees >= 0 and pixels >= 0):
+        raise ValueError(f'degrees and pixels must be >= 0, got {degrees} and {pixels}')
+    most = jnp.asarray([degrees, pixels, pixels], jnp.float32)
+    return Spatial(most=most, search=search, counts=counts)

@@ -1,0 +1,130 @@
+r"""The closest point of a hyperplane inside the valid range, in any norm.
+
+Minimum-norm attacks see the decision boundary as a hyperplane. The nearest point of
+it that is an image,
+
+.. math:: \arg\min_z \|z - x\|_p \quad \text{s.t.}\quad
+          \langle w, z \rangle = c, \; z \in [l, u]^d,
+
+moves every coordinate towards the sign of :math:`w_i` (for c above
+:math:`\langle w, x \rangle`) by a size that one number t decides:
+
+    Linf   min(t, room)        L2   min(t |w|, room)
+    L1     all the room of the coordinates with |w| > t, none of those below
+
+Reference: Croce and Hein 2020, arXiv 1907.02044, section 2.2, who sort the
+coordinates; here the piecewise linear equation for t is solved by Newton's method
+(Linf, L2: exact after finitely many rounds) or by bisection (L1).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from advjax import rows
+from advjax.balls import Bounds
+from advjax.types import Array
+
+
+def _sum(x: Array) -> Array:
+    return rows.wide(rows.total(x), x)
+
+
+def _max(x: Array) -> Array:
+    return rows.wide(rows.largest(x), x)
+
+
+def _quotient(a: Array, b: Array) -> Array:
+    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+
+
+def nearest(kind: str, x: Array, w: Array, offset: Array, bounds: Bounds) -> Array:
+    """Moves ``x`` to the nearest point with <w, z> = offset within the bounds.
+
+    Where the hyperplane does not meet the bounds the result is as close to it as
+    the bounds allow; where w is zero it is ``x``.
+
+    Args:
+      kind: 'linf', 'l2' or 'l1'.
+      x: (B, ...) points within the bounds.
+      w: (B, ...) normals.
+      offset: (B,) values of <w, z>.
+      bounds: valid range, or None.
+
+    Raises:
+      ValueError: if ``kind`` is unknown.
+    """
+    if kind not in _SIZES:
+        raise ValueError(f'kind must be one of {sorted(_SIZES)}, got {kind!r}')
+    # Scaled by its largest entry, so that tiny gradients do not underflow squared.
+    scale = _max(jnp.abs(w))
+    w = _quotient(w, scale)
+    offset = _quotient(offset.reshape(scale.shape), scale)
+    gap = offset - _sum(w * x)
+    towards = jnp.sign(w) * jnp.sign(gap)
+    if bounds is None:
+        room = jnp.full_like(x, jnp.inf)
+    else:
+        room = jnp.where(towards > 0, bounds[1] - x, x - bounds[0])
+    weight = jnp.abs(w)
+    # Coordinates without weight cannot help, nor can their infinite room.
+    room = jnp.where(weight > 0, jnp.maximum(room, 0), 0)
+    moved = x + towards * _SIZES[kind](weight, room, jnp.abs(gap))
+    return moved if bounds is None else jnp.clip(moved, *bounds)
+
+
+def _newton(weight: Array, speed: Array, room: Array, need: Array) -> Array:
+    """Sizes min(t * speed, room) with sum(weight * size) = need, t from below.
+
+    The sum is concave in t, so Newton's steps never pass the root, and each round
+    that does not end holds one more coordinate at its bound.
+    """
+
+    def round_(t):
+        blocked = t * speed >= room
+        spent = _sum(jnp.where(blocked, weight * jnp.where(blocked, room, 0), 0))
+        rate = _sum(jnp.where(blocked, 0, weight * speed))
+        return jnp.where(rate > 0, _quotient(need - spent, rate), t)
+
+    def grow(carry):
+        t, _ = carry
+        new = jnp.maximum(round_(t), t)
+        return new, new > t
+
+    t = jnp.zeros_like(need)
+    t, _ = jax.lax.while_loop(lambda c: jnp.any(c[1]), grow, (t, need > 0))
+    # What no t reaches takes all the room there is.
+    reached = _sum(weight * jnp.where(jnp.isfinite(room), room, 0)) > need
+    unbounded = _sum((~jnp.isfinite(room)).astype(t.dtype)) > 0
+    full = jnp.where(jnp.isfinite(room), room, 0)
+    return jnp.where(reached | unbounded, jnp.minimum(t * speed, room), full)
+
+
+def _linf(weight: Array, room: Array, need: Array) -> Array:
+    return _newton(weight, (weight > 0).astype(weight.dtype), room, need)
+
+
+def _l2(weight: Array, room: Array, need: Array) -> Array:
+    return _newton(weight, weight, room, need)
+
+
+def _l1(weight: Array, room: Array, need: Array) -> Array:
+    # No coordinate needs more room than what it would take alone.
+    room = jnp.minimum(room, _quotient(jnp.broadcast_to(need, weight.shape), weight))
+    gain = weight * room
+
+    def halve(_, interval):
+        low, high = interval
+        middle = (low + high) / 2
+        enough = _sum(jnp.where(weight > middle, gain, 0)) >= need
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    low, high = jnp.zeros_like(need), _max(weight)
+    low, high = jax.lax.fori_loop(0, 30, halve, (low, high))
+    full = weight > high
+    partial = (weight > low) & ~full
+    left = need - _sum(jnp.where(full, gain, 0))
+    share = jnp.minimum(_quotient(left, _sum(jnp.where(partial, gain, 0))), 1)
+    return jnp.where(full, room, jnp.where(partial, share * room, 0))
+
+
+_SIZES = {'linf': _linf, 'l2': _l2, 'l1': _l1}

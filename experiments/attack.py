@@ -1,0 +1,350 @@
+"""Attacks a trained network with any attack of the library, and shows what was found.
+
+    python -m experiments.attack --checkpoint runs/digits-pgd_at --attack autoattack
+    python -m experiments.attack --checkpoint runs/x --attack apgd --eps 0.3
+
+The network is that of a run of ``experiments.train`` (the adversarially trained one,
+unless ``--net`` names another of its folders), or the published MNIST network of Wong
+et al. 2020 from its ``.npz``. ``<run>/attacks/<name>/`` receives
+
+    report.html      one self-contained page
+    results.json     the figures on it
+    verdicts.csv     one row per image: what broke it, at which distance, at what cost
+    evaluation.npz   the adversarial images, from which a killed command goes on
+
+AutoAttack and all attacks with restarts or targets run as a cascade: each part sees
+only what the ones before it left standing. A minimum-norm attack searches without a
+radius; the accuracy at eps, and the curve over all radii, follow from its distances.
+"""
+
+import csv
+import dataclasses
+import datetime
+import inspect
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from advjax import attacks, balls, data, evaluation, losses, training, zoo
+from advjax.attacks import Entry
+from advjax.evaluation import CLEAN_ERROR, ROBUST, page
+from advjax.models import logits_fn
+from experiments import common, train
+from experiments.reporting import examples_of, proofs, table
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Attacks a trained network with any attack, and shows what was found."""
+
+    checkpoint: Path
+    """Folder of a run of experiments.train, or weights of Wong et al. (.npz)."""
+    attack: str = 'autoattack'
+    """Name of the attack: see attacks.catalogue()."""
+    net: str | None = None
+    """Folder within the run; the best adversarially trained network by default."""
+    dataset: str | None = None
+    """Data set; the one the run was trained on by default."""
+    norm: Literal['linf', 'l2', 'l1', 'l0'] | None = None
+    """Norm of the perturbation; the run's by default."""
+    eps: float | None = None
+    """Radius, pixels in [0, 1] (L0: coordinates); the run's by default."""
+    loss: Literal['cross_entropy', 'margin', 'dlr'] | None = None
+    """What the attack maximises, if it has a choice."""
+    version: Literal['standard', 'plus', 'rand'] | None = None
+    """Of AutoAttack."""
+    steps: int | None = None
+    """Steps, if the attack has a number of them."""
+    queries: int | None = None
+    """Budget of queries, if the attack has one."""
+    restarts: int = 1
+    """Random restarts."""
+    targets: int = 0
+    """Aim at this many of the likeliest wrong classes in turn."""
+    images: int | None = None
+    """Attack only the first this many test images."""
+    batch_size: int = 250
+    """Images per compiled call."""
+    seed: int = 0
+    """Of everything random."""
+
+
+def entry_of(name: str) -> Entry:
+    """The catalogue's entry of that name.
+
+    Raises:
+      ValueError: listing the names there are.
+    """
+    known = {entry.name: entry for entry in attacks.catalogue()}
+    if name not in known:
+        raise ValueError(f'attack must be one of {list(known)}, got {name!r}')
+    return known[name]
+
+
+def load(config: Config) -> tuple[Any, dict[str, Any], str]:
+    """The network, the settings of its run, and its name.
+
+    Raises:
+      ValueError: if there is no such network.
+    """
+    if config.checkpoint.suffix == '.npz':
+        if not config.checkpoint.exists():
+            raise ValueError(f'checkpoint {config.checkpoint} does not exist')
+        settings = {'dataset': 'mnist', 'norm': 'linf', 'eps': 0.3}
+        weights = zoo.load_fast_mnist(config.checkpoint)
+        return logits_fn(zoo.fast_mnist(), weights), settings, config.checkpoint.stem
+    record = config.checkpoint / 'config.json'
+    if not record.exists():
+        raise ValueError(
+            f'checkpoint must be a folder of experiments.train or an .npz file, got '
+            f'{config.checkpoint}, which holds no config.json'
+        )
+    known = {field.name for field in dataclasses.fields(train.Config)}
+    found = {k: v for k, v in json.loads(record.read_text()).items() if k in known}
+    settings = dataclasses.asdict(train.complete(train.Config(**found)))
+    folders = sorted(p.parent for p in config.checkpoint.glob('*/checkpoints'))
+    names = [folder.name for folder in folders]
+    if not names:
+        raise ValueError(f'checkpoint {config.checkpoint} holds no trained network yet')
+    if config.net is not None and config.net not in names:
+        raise ValueError(f'net must be one of {names}, got {config.net!r}')
+    name = config.net or max(names, key=lambda n: _held_out(config.checkpoint / n))
+    shape, classes = _shape(config.dataset or settings['dataset'])
+    model = common.build_model(settings['model'], shape, classes)
+    return training.restore(config.checkpoint / name, model), settings, name
+
+
+def _held_out(folder: Path) -> float:
+    """The best robust accuracy on held-out images, by which networks are chosen."""
+    log = folder / 'metrics.jsonl'
+    lines = log.read_text().splitlines() if log.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return max((row['held_out_robust'] or 0.0 for row in rows), default=-1.0)
+
+
+def _shape(dataset: str) -> tuple[tuple[int, ...], int]:
+    test = data.load(dataset, 'test')
+    return test.images.shape[1:], len(test.class_names)
+
+
+def build(config: Config, entry: Entry, norm: str, eps: float, classes: int) -> Any:
+    """The attack with the settings of the command line.
+
+    Raises:
+      ValueError: for a setting that the attack does not have.
+    """
+    known = inspect.signature(entry.factory).parameters
+    options: dict[str, Any] = {}
+    for name in ('loss', 'version', 'steps', 'queries'):
+        value = getattr(config, name)
+        if value is None:
+            continue
+        if name not in known:
+            raise ValueError(f'{entry.name} has no {name}: leave --{name} out')
+        options[name] = getattr(losses, value) if name == 'loss' else value
+    if config.loss == 'dlr' and classes < 3:
+        raise ValueError(
+            f"'dlr' needs at least 3 classes, the model has {classes}: use 'margin'"
+        )
+    if 'classes' in known and entry.name == 'autoattack':
+        options['classes'] = classes
+    if not entry.norms:
+        attack = entry.factory(**options)
+    else:
+        if norm not in entry.norms:
+            raise ValueError(
+                f'norm of {entry.name} must be one of {list(entry.norms)}, got {norm!r}'
+            )
+        radius = float('inf') if entry.goal == 'minimum norm' else eps
+        attack = entry.factory(common.build_ball(norm, radius), **options)
+    if config.targets:
+        attack = attacks.targeted(attack, config.targets)
+    if config.restarts != 1:
+        attack = attacks.restarts(attack, config.restarts)
+    return attack
+
+
+def curve_of(found: evaluation.Evaluation, eps: float) -> dict[str, list[float]]:
+    """Robust accuracy at 16 radii, from the distances of a minimum-norm attack."""
+    norm = np.where(found.success, found.norm, np.inf).min(axis=0)
+    radii = eps * np.arange(16) / 5
+    robust = [(found.clean_correct & (norm > r)).mean() for r in radii]
+    return {'eps': radii.tolist(), 'accuracy': [float(r) for r in robust]}
+
+
+def describe(
+    found: evaluation.Evaluation, name: str, entry: Entry, eps: float
+) -> dict[str, Any]:
+    """The network's part of ``results.json``."""
+    summary = found.summary()
+    net = {'name': name, 'method': name.rsplit('-', 1)[0], **summary}
+    for row in summary['attacks']:
+        row['description'] = f'{entry.knowledge}; {entry.paper}'
+    if entry.goal == 'minimum norm':
+        norm = np.where(found.success, found.norm, np.inf).min(axis=0)
+        distances = norm[found.clean_correct & np.isfinite(norm)]
+        robust = float((found.clean_correct & (norm > eps * (1 + 1e-6))).mean())
+        net['robust_accuracy'] = robust
+        for row in summary['attacks']:
+            row['robust_accuracy'] = robust
+        net['curve'] = curve_of(found, eps)
+        if len(distances):
+            net['distance'] = {
+                'median': float(np.median(distances)),
+                'mean': float(distances.mean()),
+                'found': len(distances),
+            }
+    return net
+
+
+def write_verdicts(
+    path: Path, found: evaluation.Evaluation, labels: np.ndarray
+) -> None:
+    """One row per image, for a spreadsheet or pandas."""
+    broken, names = found.broken_by, {CLEAN_ERROR: 'clean error', ROBUST: 'robust'}
+    with open(path, 'w', newline='') as file:
+        rows = csv.writer(file)
+        rows.writerow(
+            ['image', 'label', 'clean', 'broken_by', 'prediction', 'norm', 'calls']
+        )
+        for i, number in enumerate(broken):
+            verdict = names.get(int(number)) or found.names[number]
+            norm = f'{found.norm[number, i]:.6g}' if number >= 0 else ''
+            calls = found.calls[:, i]
+            rows.writerow(
+                [
+                    i,
+                    labels[i],
+                    found.clean_prediction[i],
+                    verdict,
+                    found.prediction[i],
+                    norm,
+                    calls[calls > 0].sum(),
+                ]
+            )
+
+
+def main(config: Config, folder: Path | None, progress: bool) -> dict[str, Any]:
+    """Runs the attack and returns what ``results.json`` holds."""
+    began = time.monotonic()
+    entry = entry_of(config.attack)
+    model, settings, name = load(config)
+    dataset = config.dataset or settings['dataset']
+    norm = config.norm or (settings['norm'] if entry.norms else 'linf')
+    if entry.norms and config.norm is None and norm not in entry.norms:
+        norm = entry.norms[0]
+    eps = config.eps
+    if eps is None:
+        if norm != settings['norm'] and entry.norms and entry.goal != 'minimum norm':
+            raise ValueError(
+                f'eps must be given for norm {norm}: the run was trained with '
+                f'{settings["norm"]}'
+            )
+        eps = settings['eps']
+    if not eps > 0:
+        raise ValueError(f'eps must be > 0, got {eps}')
+    test = data.load(dataset, 'test')
+    if config.images is not None:
+        if not config.images >= 1:
+            raise ValueError(f'images must be >= 1, got {config.images}')
+        kept = slice(0, config.images)
+        test = test._replace(images=test.images[kept], labels=test.labels[kept])
+    attack = build(config, entry, norm, eps, len(test.class_names))
+    ball = common.build_ball(norm, eps)
+    if entry.goal == 'minimum norm':
+        ball = balls.with_eps(ball, np.float32(np.inf))
+    elif not entry.norms:
+        # A moved image is in no ball; its range and the answer are what is checked.
+        ball = common.build_ball('linf', 1.0)
+    home = config.checkpoint
+    if folder is None:
+        home = home.parent / home.stem if home.suffix else home
+        folder = home / 'attacks' / f'{name}-{config.attack}-{norm}-{eps:.4g}'
+    named = attack if hasattr(attack, 'members') else {config.attack: attack}
+    found = evaluation.evaluate(
+        model,
+        np.asarray(data.to_float(test.images)),
+        test.labels,
+        named,
+        jax.random.key(config.seed),
+        ball=ball,
+        batch_size=min(config.batch_size, len(test.labels)),
+        survivors=True,
+        folder=folder,
+        progress=progress,
+    )
+    results = {
+        'title': f'{dataset}: {config.attack} on {name}',
+        'dataset': dataset,
+        'class_names': list(test.class_names),
+        'threat_model': {
+            'norm': type(ball).__name__,
+            'eps': eps if entry.norms else 1.0,
+            'bounds': list(ball.bounds or ()),
+        },
+        'config': {k: str(v) for k, v in dataclasses.asdict(config).items()},
+        'command': common.command('experiments.attack'),
+        'seed': config.seed,
+        'created': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+        'wall_seconds': round(time.monotonic() - began, 1),
+        'environment': common.environment(),
+        'nets': [describe(found, name, entry, eps)],
+        'proofs': proofs([found], ball, []),
+    }
+    common.write_json(folder / 'results.json', results)
+    write_verdicts(folder / 'verdicts.csv', found, test.labels)
+    shown = examples_of([(name, model)], [found], test)
+    page.write(folder / 'report.html', results, shown)
+    results['folder'] = str(folder)
+    return results
+
+
+@dataclasses.dataclass(frozen=True)
+class Command(Config):
+    """Attacks a trained network with any attack, and shows what was found."""
+
+    directory: Path | None = None
+    """Folder of the results; <run>/attacks/<net>-<attack>-<norm>-<eps> by default."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+def cli() -> None:
+    """Entry point of ``python -m experiments.attack``."""
+    import tyro
+
+    args = tyro.cli(Command, description=__doc__)
+    common.use_compilation_cache()
+    config = Config(
+        **{f.name: getattr(args, f.name) for f in dataclasses.fields(Config)}
+    )
+    try:
+        progress = sys.stderr.isatty() and not args.quiet
+        results = main(config, args.directory, progress)
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
+    net, threat = results['nets'][0], results['threat_model']
+    print(
+        f'\nAccuracy of {net["name"]} on {net["examples"]} test images of '
+        f'{results["dataset"]}, {threat["norm"]} perturbations of at most '
+        f'{threat["eps"]:.4g}:\n\n{table(results)}\n'
+    )
+    if 'distance' in net:
+        distance = net['distance']
+        print(
+            f'Distance of the {distance["found"]} adversarial images: median '
+            f'{distance["median"]:.4g}, mean {distance["mean"]:.4g}.'
+        )
+    checked = sum(p['checked'] for p in results['proofs'])
+    failed = sum(p['failed'] for p in results['proofs'])
+    print(f'{checked} checks from outside, {failed} failed.')
+    print(f'Report: {results["folder"]}/report.html  ({results["wall_seconds"]} s)')
+
+
+if __name__ == '__main__':
+    cli()
