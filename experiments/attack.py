@@ -169,6 +169,16 @@ def build(config: Config, entry: Entry, norm: str, eps: float, classes: int) -> 
     return attack
 
 
+def _options(config: Config) -> str:
+    """What differs from the default, for the name of the folder."""
+    apart = ('checkpoint', 'attack', 'net', 'norm', 'eps')
+    return ''.join(
+        f'-{field.name}={getattr(config, field.name)}'
+        for field in dataclasses.fields(config)
+        if field.name not in apart and getattr(config, field.name) != field.default
+    )
+
+
 def curve_of(found: evaluation.Evaluation, eps: float) -> dict[str, list[float]]:
     """Robust accuracy at 16 radii, from the distances of a minimum-norm attack."""
     norm = np.where(found.success, found.norm, np.inf).min(axis=0)
@@ -265,6 +275,7 @@ def main(config: Config, folder: Path | None, progress: bool) -> dict[str, Any]:
     if folder is None:
         home = home.parent / home.stem if home.suffix else home
         folder = home / 'attacks' / f'{name}-{config.attack}-{norm}-{eps:.4g}'
+        folder = folder.with_name(folder.name + _options(config))
     named = attack if hasattr(attack, 'members') else {config.attack: attack}
     found = evaluation.evaluate(
         model,

@@ -16,12 +16,13 @@ are ratios within it: these machines are noisy, absolute times are not to be com
 """
 
 import dataclasses
+import importlib.util
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ import numpy as np
 from flax import nnx
 
 from advjax import attacks, linf, losses, models, zoo
-from experiments import common
+from experiments import benchmark_attacks, common
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,14 @@ class Config:
     """Interleaved repetitions of every measurement."""
     torch: bool = True
     """Compare with PyTorch where it is installed."""
+    suite: Literal['loop', 'attacks', 'autoattack', 'all'] = 'all'
+    """The loop against the bare gradient, each attack, or AutoAttack as a whole."""
+    weights: Path | None = None
+    """Weights of Wong et al. 2020 (.npz) for the attacks; random ones without."""
+    images: int = 1000
+    """Images for AutoAttack."""
+    short: bool = False
+    """AutoAttack with 5 steps and 20 queries, to try the benchmark out."""
     output: Path | None = None
     """Write the figures as JSON."""
 
@@ -121,7 +130,31 @@ def torch_step(x: np.ndarray, y: np.ndarray) -> Callable[[], Any] | None:
 
 
 def main(config: Config) -> dict[str, Any]:
-    """Measures everything and returns the figures."""
+    """Measures what the configuration asks for and returns the figures."""
+    figures: dict[str, Any] = {'environment': common.environment()}
+    if config.suite in ('loop', 'all'):
+        figures['loop'] = loop(config)
+    f = benchmark_attacks.network(config.weights)
+    if config.suite in ('attacks', 'all'):
+        x, y = map(jnp.asarray, benchmark_attacks.images(config.batch))
+        figures['attacks'] = {
+            'efficiency': benchmark_attacks.efficiency(
+                f, x, y, 5 * config.steps, interleaved, config.repeats
+            ),
+            'sweep': benchmark_attacks.sweep(
+                f, x[:64], y[:64], interleaved, config.repeats
+            ),
+            'memory': benchmark_attacks.memory(f, x.shape[1:]),
+        }
+    if config.suite in ('autoattack', 'all'):
+        figures['autoattack'] = benchmark_attacks.autoattack(
+            f, config.weights, config.images, config.torch, config.short
+        )
+    return figures
+
+
+def loop(config: Config) -> dict[str, Any]:
+    """The library's loop over the bare gradient, and over PyTorch."""
     key = jax.random.key(0)
     x = jax.random.uniform(key, (config.batch, 28, 28, 1))
     y = jax.random.randint(key, (config.batch,), 0, 10)
@@ -184,7 +217,6 @@ def main(config: Config) -> dict[str, Any]:
         )
     return {
         'batch': config.batch,
-        'environment': common.environment(),
         'milliseconds_per_step': {k: 1e3 * v for k, v in step.items()},
         'compile_seconds': compile_seconds,
         'ratios': {k: {'measured': v, 'goal': g} for k, (v, g) in ratios.items()},
@@ -226,8 +258,12 @@ def cli() -> None:
 
     config = tyro.cli(Config, description=__doc__)
     figures = main(config)
-    print(table(figures))
-    if config.torch and 'PyTorch: one step' not in figures['milliseconds_per_step']:
+    if 'loop' in figures:
+        print(table(figures['loop']))
+    for part in ('attacks', 'autoattack'):
+        if part in figures:
+            print('\n' + getattr(benchmark_attacks, f'{part}_table')(figures[part]))
+    if config.torch and importlib.util.find_spec('torch') is None:
         print('PyTorch is not installed: not compared.', file=sys.stderr)
     if config.output is not None:
         common.write_json(config.output, figures)

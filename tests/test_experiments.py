@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import benchmark, common, train
+from experiments import attack, benchmark, common, train
 
 ROOT = Path(__file__).parent.parent
 SMALL = train.Config(epochs=2, test_images=40, attack_steps=2, restarts=2, held_out=60)
@@ -152,7 +152,103 @@ def test_help_names_every_setting():
 
 def test_benchmark_measures_ratios():
     figures = benchmark.main(
-        benchmark.Config(batch=2, steps=2, unrolled_steps=2, repeats=1, torch=False)
+        benchmark.Config(
+            batch=2, steps=2, unrolled_steps=2, repeats=1, torch=False, suite='loop'
+        )
     )
-    assert all(r['measured'] > 0 for r in figures['ratios'].values())
-    assert 'goal' in benchmark.table(figures)
+    assert all(r['measured'] > 0 for r in figures['loop']['ratios'].values())
+    assert 'goal' in benchmark.table(figures['loop'])
+
+
+def test_benchmark_of_autoattack_reports_every_member():
+    figures = benchmark.main(
+        benchmark.Config(images=4, torch=False, suite='autoattack', short=True)
+    )
+    ours = figures['autoattack']['ours']
+    assert list(ours) == ['standard', 'apgd_ce', 'apgd_t', 'fab_t', 'square']
+    whole = ours['standard']['robust_accuracy']
+    assert all(whole <= row['robust_accuracy'] for row in ours.values())
+    text = benchmark.benchmark_attacks.autoattack_table(figures['autoattack'])
+    assert 'square' in text
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A short run of experiments.train on digits."""
+    folder = tmp_path_factory.mktemp('a run') / 'digits run'
+    config = dataclasses.replace(SMALL, method='fast', test_images=None)
+    train.main(config, folder, False, False)
+    return folder
+
+
+def test_any_attack_runs_on_a_trained_network(trained):
+    for name, options in (
+        ('autoattack', {'steps': 3, 'queries': 5}),
+        ('apgd', {'steps': 5, 'loss': 'dlr', 'targets': 2}),
+        ('deepfool', {'steps': 4, 'norm': 'l2'}),
+        ('spatial', {}),
+    ):
+        config = attack.Config(trained, name, images=20, **options)
+        results = attack.main(config, None, False)
+        folder = Path(results['folder'])
+        assert folder.is_relative_to(trained)
+        for file in ('report.html', 'results.json', 'verdicts.csv', 'evaluation.npz'):
+            assert (folder / file).stat().st_size > 0
+        net = results['nets'][0]
+        assert net['name'].startswith('fast')
+        assert 0 <= net['robust_accuracy'] <= net['clean_accuracy']
+        assert not any(proof['failed'] for proof in results['proofs'])
+        verdicts = (folder / 'verdicts.csv').read_text().splitlines()
+        assert len(verdicts) == 21
+        if name == 'deepfool':
+            curve = net['curve']['accuracy']
+            assert curve == sorted(curve, reverse=True)
+            assert net['distance']['median'] > 0
+
+
+def test_the_restored_network_is_the_one_that_was_trained(trained):
+    _, settings, name = attack.load(attack.Config(trained))
+    assert name.startswith('fast')
+    assert settings['dataset'] == 'digits'
+    before = json.loads((trained / 'results.json').read_text())['nets'][1]
+    after = attack.main(attack.Config(trained, 'fgsm'), trained / 'other place', False)
+    assert after['nets'][0]['clean_accuracy'] == before['clean_accuracy']
+    fgsm = next(a for a in before['attacks'] if a['name'] == 'fgsm')
+    assert after['nets'][0]['robust_accuracy'] == fgsm['robust_accuracy']
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({'attack': 'pgdd'}, "attack must be one of .*'pgdd'"),
+        ({'attack': 'fgsm', 'steps': 3}, 'fgsm has no steps'),
+        ({'attack': 'ddn', 'norm': 'l1'}, 'norm of ddn must be one of'),
+        ({'attack': 'pgd', 'norm': 'l2'}, 'eps must be given for norm l2'),
+        ({'attack': 'pgd', 'eps': -1.0}, 'eps must be > 0'),
+        ({'attack': 'pgd', 'net': 'best'}, 'net must be one of'),
+        ({'attack': 'pgd', 'images': 0}, 'images must be >= 1'),
+    ],
+)
+def test_attack_refuses_by_name(trained, options, words):
+    with pytest.raises(ValueError, match=words):
+        attack.main(attack.Config(trained, **options), None, False)
+
+
+def test_attack_refuses_what_is_no_run(tmp_path):
+    for place in (tmp_path, tmp_path / 'missing', tmp_path / 'missing.npz'):
+        with pytest.raises(ValueError, match='checkpoint'):
+            attack.main(attack.Config(place), None, False)
+
+
+def test_attack_on_the_command_line(trained):
+    out = command(
+        'experiments.attack', '--checkpoint', str(trained), '--attack', 'apgd',
+        '--steps', '3', '--images', '8',
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    assert 'worst case' in out.stdout
+    assert 'Report: ' in out.stdout
+    out = command('experiments.attack', '--checkpoint', str(trained / 'nothing'))
+    assert out.returncode != 0
+    assert 'Traceback' not in out.stderr
+    assert 'checkpoint' in out.stderr

@@ -71,13 +71,13 @@ class Spatial:
     """The spatial attack; build it with ``spatial``."""
 
     most: Array
-    search: Search = struct.field(pytree_node=False)
+    how: Search = struct.field(pytree_node=False)
     counts: tuple[int, ...] = struct.field(pytree_node=False)
 
     @property
     def calls(self) -> int:
         """Model calls per example."""
-        return int(np.prod(self.counts)) + (self.search == 'gradient')
+        return int(np.prod(self.counts)) + (self.how == 'gradient')
 
     def find(
         self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
@@ -85,7 +85,7 @@ class Spatial:
         """The worst pose (B, 3): degrees, pixels down, pixels right."""
         goal = Goal(logits_fn, losses.cross_entropy, y, target)
         each = keys.per_example(key, x.shape[0])
-        if self.search == 'gradient':
+        if self.how == 'gradient':
 
             def objective(unit):
                 return goal(move(x, unit * self.most[None]))
@@ -104,7 +104,7 @@ class Spatial:
             return (choose(rank > worst, new, pose), jnp.maximum(rank, worst)), None
 
         entries = jnp.arange(int(np.prod(self.counts)))
-        if self.search == 'grid':
+        if self.how == 'grid':
             axes = [jnp.linspace(-1, 1, count) for count in self.counts]
             entries = jnp.stack(jnp.meshgrid(*axes, indexing='ij'), -1).reshape(-1, 3)
         none = jnp.full_like(x, -jnp.inf, shape=x.shape[:1])
@@ -112,7 +112,7 @@ class Spatial:
         return jax.lax.scan(try_pose, carry, entries)[0][0]
 
     def _pose(self, key: Key, entry: Array, x: Array) -> Array:
-        if self.search == 'grid':
+        if self.how == 'grid':
             return jnp.broadcast_to((entry * self.most)[None], (x.shape[0], 3))
         drawn = keys.draw(
             lambda k: jax.random.uniform(k, (3,), x.dtype, -1, 1), keys.fold(key, entry)
@@ -171,4 +171,4 @@ def spatial(
     if not (degrees >= 0 and pixels >= 0):
         raise ValueError(f'degrees and pixels must be >= 0, got {degrees} and {pixels}')
     most = jnp.asarray([degrees, pixels, pixels], jnp.float32)
-    return Spatial(most=most, search=search, counts=counts)
+    return Spatial(most=most, how=search, counts=counts)

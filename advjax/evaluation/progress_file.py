@@ -42,7 +42,8 @@ class ProgressFile:
         if not self._path.exists():
             return None
         try:
-            with np.load(self._path, allow_pickle=False) as file:
+            # Opened here, because np.load leaves a damaged archive open.
+            with open(self._path, 'rb') as raw, np.load(raw) as file:
                 found = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             aside = self._path.with_suffix('.damaged')
