@@ -193,8 +193,11 @@ def describe(
     """The network's part of ``results.json``."""
     summary = found.summary()
     net = {'name': name, 'method': name.rsplit('-', 1)[0], **summary}
+    known = {e.name: e for e in attacks.catalogue()}
     for row in summary['attacks']:
-        row['description'] = f'{entry.knowledge}; {entry.paper}'
+        # A member of AutoAttack is a form of an attack of its own.
+        own = known.get(row['name'].split('_')[0], entry)
+        row['description'] = f'{own.knowledge}; {own.paper}'
     if entry.goal == 'minimum norm':
         norm = np.where(found.success, found.norm, np.inf).min(axis=0)
         distances = norm[found.clean_correct & np.isfinite(norm)]

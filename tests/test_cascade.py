@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import jax
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import attacks, balls, evaluation, linf, losses
+from advjax import attacks, balls, linf, losses
 from advjax.evaluation import OtherEvaluationError, accuracy, evaluate
 from tests.contract import CLASSES, KEY, images, network
 
@@ -321,20 +320,16 @@ def test_rand_attacks_a_randomised_model():
 
 @pytest.mark.slow
 def test_autoattack_on_the_golden_network(golden, mnist_test):
-    """The original leaves 83.9 % of the first 1,000 images (seeds 0 and 1)."""
-    x, y = (a[:1000] for a in mnist_test)
-    with warnings.catch_warnings():
-        warnings.simplefilter('error')
-        e = evaluation.evaluate(
-            golden,
-            x,
-            y,
-            attacks.autoattack(0.3),
-            jax.random.key(0),
-            batch_size=250,
-            survivors=True,
-        )
-    assert e.clean_accuracy == pytest.approx(0.981, abs=1e-6)
-    assert e.robust_accuracy <= 0.839 + 0.005
-    assert e.accuracy('apgd_ce') <= 0.869 + 0.01
-    assert e.accuracy('apgd_t') <= 0.859 + 0.01
+    """The original leaves 212 of images 0:250; more of it is in ``test_figures``."""
+    x, y = (a[:250] for a in mnist_test)
+    e = evaluate(
+        golden,
+        x,
+        y,
+        attacks.autoattack(0.3),
+        jax.random.key(0),
+        batch_size=250,
+        survivors=True,
+    )
+    assert e.robust.sum() <= 212 + 1  # Half a point.
+    assert e.clean_correct.sum() == 247

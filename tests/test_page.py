@@ -610,3 +610,11 @@ def test_grid_draws_every_example_and_wraps():
         plots.adversarial_grid([rows[0], {'images': images[:2]}])
     with pytest.raises(ValueError, match='equally many'):
         plots.adversarial_grid([])
+
+
+def test_a_cascade_is_said_to_be_one():
+    attack = {'name': 'apgd_ce', 'robust_accuracy': 0.5, 'verified': 1}
+    net = {'name': 'n', 'clean_accuracy': 0.9, 'robust_accuracy': 0.5}
+    for survivors in (False, True):
+        whole = {'nets': [{**net, 'attacks': [attack], 'survivors': survivors}]}
+        assert ('took turns' in page.render(whole)) == survivors

@@ -9,7 +9,7 @@ All three minimise by Adam, over a variable w without constraint,
 and search for the constant c, and for what else D holds, example by example:
 
     L2     D = |x' - x|^2; c by binary search
-    Linf   D = sum of (|x' - x| - tau)_+; tau shrinks after every success
+    Linf   D = sum of (|x' - x| - tau)_+; tau shrinks by a tenth after every success
     L0     D = |x' - x|^2 on a shrinking set of pixels
 
 One program serves the whole search: the state of every example says what it tries
@@ -17,7 +17,8 @@ next, and those that are done are not touched any more.
 
 Reference: Carlini and Wagner 2017, arXiv 1608.04644, sections V and VI, with the
 constants of the authors' code. Deviations: the range
-is the ball's, and without one there is no change of variables; L2 and Linf end in a
+is the ball's, and without one there is no change of variables; the Linf search bisects
+between the last tau that failed and the last that succeeded; L2 and Linf end in a
 bisection (``refine``) towards the clean image.
 """
 
@@ -63,13 +64,13 @@ class Solution(NamedTuple):
 
     Attributes:
       nearest: the closest success among all iterates.
+      done: the run ended at a success that was close enough.
       w: where it ended.
-      pull: the gradient of the margin at the closest success.
     """
 
     nearest: Nearest
+    done: Array
     w: Array
-    pull: Array
 
 
 class Problem(NamedTuple):
@@ -81,7 +82,8 @@ class Problem(NamedTuple):
       x0: (B, ...) clean images.
       distance: (delta, extra) -> (B,), what is kept small.
       kappa: the margin asked for.
-      stop_at_success: end an example's run at its first success.
+      slack: end an example's run at a success whose distance is at most this many
+        times c; negative for never.
     """
 
     goal: Goal
@@ -89,7 +91,7 @@ class Problem(NamedTuple):
     x0: Array
     distance: Callable[[Array, Any], Array]
     kappa: Array
-    stop_at_success: bool
+    slack: float
 
 
 def solve(
@@ -105,7 +107,7 @@ def solve(
     """Minimises from ``w`` by at most ``steps`` steps of Adam.
 
     An example stops when its objective has not fallen by 0.01 % over a tenth of the
-    steps, at its first success if asked to, or at once where it is not ``active``.
+    steps, at a success within ``slack``, or at once where it is not ``active``.
     """
     goal, x0, bounds = problem.goal, problem.x0, problem.ball.bounds
     adam = optax.scale_by_adam()
@@ -116,7 +118,7 @@ def solve(
         return x if allowed is None else jnp.where(allowed, x, x0)
 
     def body(carry):
-        i, w, moments, found, pull, last, running = carry
+        i, w, moments, found, last, done, running = carry
         x = image(w)
 
         def shortfall(logits):
@@ -125,9 +127,7 @@ def solve(
         value, logits, gradient = with_logits(goal.logits_fn, shortfall, x)
         gradient = jnp.nan_to_num(gradient)
         won = minimum.succeeds(goal, logits, problem.kappa) & running
-        before = found.norm
         found = minimum.update(found, problem.ball, x, x0, won)
-        pull = choose(found.norm < before, gradient, pull)
 
         # The chain rule by hand: the model's gradient is taken once, at the image.
         def away(w):
@@ -144,10 +144,9 @@ def solve(
         check = (i + 1) % patience == 0
         stalled = check & (cost > 0.9999 * last)
         last = jnp.where(check, cost, last)
-        running = running & ~stalled
-        if problem.stop_at_success:
-            running = running & ~won
-        return i + 1, w, moments, found, pull, last, running
+        done = done | (won & (apart <= problem.slack * c))
+        running = running & ~stalled & ~done
+        return i + 1, w, moments, found, last, done, running
 
     def unfinished(carry):
         return (carry[0] < steps) & jnp.any(carry[-1])
@@ -159,12 +158,12 @@ def solve(
         w,
         adam.init(w),
         minimum.none(x0),
-        jnp.zeros_like(x0),
         high,
+        jnp.zeros_like(active),
         active,
     )
-    _, w, _, found, pull, _, _ = jax.lax.while_loop(unfinished, body, carry)
-    return Solution(found, w, pull)
+    _, w, _, found, _, done, _ = jax.lax.while_loop(unfinished, body, carry)
+    return Solution(found, done, w)
 
 
 def _closer(best: Nearest, new: Nearest) -> Nearest:
@@ -208,7 +207,7 @@ class CarliniWagnerL2:
         check_images(x)
         goal = Goal(logits_fn, losses.margin, y, target)
         problem = Problem(
-            goal, self.ball, x, lambda d, _: total(d**2), self.kappa, False
+            goal, self.ball, x, lambda d, _: total(d**2), self.kappa, -1.0
         )
         best = minimum.start(goal, x)
         allowed = self.ball.allowed(x) if hasattr(self.ball, 'allowed') else None
@@ -232,10 +231,17 @@ class CarliniWagnerL2:
 
 
 class LinfState(NamedTuple):
-    """tau, c and the start of every example's next run."""
+    """What every example tries next.
+
+    ``low`` is the largest tau that failed, ``high`` the smallest that succeeded, and
+    ``works`` the c that it succeeded with.
+    """
 
     best: Nearest
     tau: Array
+    low: Array
+    high: Array
+    works: Array
     c: Array
     w: Array
     active: Array
@@ -275,7 +281,7 @@ class CarliniWagnerLinf:
         def beyond(delta, tau):
             return total(jnp.maximum(jnp.abs(delta) - wide(tau, delta), 0))
 
-        problem = Problem(goal, self.ball, x, beyond, self.kappa, True)
+        problem = Problem(goal, self.ball, x, beyond, self.kappa, 1e-4)
         allowed = self.ball.allowed(x) if hasattr(self.ball, 'allowed') else None
         clean = to_free(x, self.ball.bounds)
         best = minimum.start(goal, x)
@@ -294,18 +300,34 @@ class CarliniWagnerLinf:
                 self.rate,
                 state.active,
             )
-            won = solution.nearest.found & state.active
-            reached = jnp.minimum(state.tau, solution.nearest.norm)
-            tau = jnp.where(won, 0.9 * reached, state.tau)
-            c = jnp.where(won | ~state.active, state.c, 2 * state.c)
-            w = choose(won, to_free(solution.nearest.x, self.ball.bounds), clean)
-            active = state.active & (c < 20) & (tau > span / 256)
             best = _closer(state.best, solution.nearest)
-            return LinfState(best, tau, c, w, active, state.runs + 1)
+            won = solution.done & state.active
+            lost = ~won & state.active & (2 * state.c > 20)
+            high = jnp.where(won, jnp.minimum(state.tau, best.norm), state.high)
+            low = jnp.where(lost, state.tau, state.low)
+            # Downwards by tenths until a tau fails, from there by bisection.
+            tau = jnp.where(low > 0, (low + high) / 2, 0.9 * high)
+            tau = jnp.where(won | lost, tau, state.tau)
+            works = jnp.where(won, state.c, state.works)
+            c = jnp.where(won, state.c, jnp.where(lost, works, 2 * state.c))
+            # From the end of a run that came within tau, else from the clean image.
+            w = choose(won, solution.w, clean)
+            active = state.active & (high - low > 0.005 * high) & (high > span / 256)
+            active &= ~(lost & jnp.isinf(high))
+            return LinfState(best, tau, low, high, works, c, w, active, state.runs + 1)
 
         zero = jnp.zeros_like(best.norm)
+        start = zero + self.c
         state = LinfState(
-            best, zero + span, zero + self.c, clean, ~best.found, jnp.zeros((), int)
+            best,
+            zero + span,
+            zero,
+            zero + jnp.inf,
+            start,
+            start,
+            clean,
+            ~best.found,
+            jnp.zeros((), int),
         )
         best = jax.lax.while_loop(unfinished, run, state).best
         return _finish(self, best, goal, x)
@@ -336,7 +358,7 @@ class CarliniWagnerL0:
     @property
     def calls(self) -> int:
         """The most model calls per example; most runs stop at their success."""
-        return 1 + self.searches * self.steps
+        return 1 + self.searches * (self.steps + 1)
 
     def __call__(
         self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
@@ -346,7 +368,7 @@ class CarliniWagnerL0:
         check_images(x)
         goal = Goal(logits_fn, losses.margin, y, target)
         problem = Problem(
-            goal, self.ball, x, lambda d, _: total(d**2), self.kappa, True
+            goal, self.ball, x, lambda d, _: total(d**2), self.kappa, jnp.inf
         )
         clean = to_free(x, self.ball.bounds)
         best = minimum.start(goal, x)
@@ -370,7 +392,8 @@ class CarliniWagnerL0:
             )
             won = solution.nearest.found & state.active
             found = solution.nearest.x
-            use = jnp.abs(found - x) * jnp.abs(solution.pull)
+            _, _, pull = with_logits(logits_fn, goal.loss_of, found)
+            use = (found - x) * jnp.nan_to_num(pull)
             allowed = jnp.where(
                 wide(won, x), state.allowed & _keep(use, found != x), state.allowed
             )
@@ -416,7 +439,7 @@ def carlini_wagner(
         beyond which nothing is returned. L0 counts numbers of the input.
       steps: most steps of Adam per minimisation; 10,000 in the paper, 1,000 in
         most libraries.
-      searches: minimisations; 9 values of c in L2, at most 60 in Linf, 200 in L0.
+      searches: minimisations; 9 values of c in L2, at most 100 in Linf, 200 in L0.
       kappa: the margin asked for, in logits: confidence, for transfer.
       c: the first constant; 1e-3 in L2 and L0, 1e-5 in Linf.
       rate: Adam's; 1e-2 in L2 and L0, 5e-3 in Linf.
@@ -432,7 +455,7 @@ def carlini_wagner(
     kind = balls.kind(ball)
     if not kappa >= 0:
         raise ValueError(f'kappa must be >= 0, got {kappa}')
-    searches = {'l2': 9, 'linf': 60, 'l0': 200}[kind] if searches is None else searches
+    searches = {'l2': 9, 'linf': 100, 'l0': 200}[kind] if searches is None else searches
     c = {'l2': 1e-3, 'linf': 1e-5, 'l0': 1e-3}[kind] if c is None else c
     rate = {'l2': 1e-2, 'linf': 5e-3, 'l0': 1e-2}[kind] if rate is None else rate
     common: dict[str, Any] = {

@@ -896,7 +896,11 @@ to that size.
 <section aria-labelledby="attacks">
 <h2 id="attacks">Attack by attack</h2>
 <p>Each attack searches for a harmful change in its own way. In the worst case of all,
-an image counts as right only if its answer stayed right under every one of them.</p>
+an image counts as right only if its answer stayed right under every one of them.
+{% if nets | selectattr('survivors', 'true') | list %}
+The attacks took turns: each was shown only what those above it had left right, and its
+number is what was still right after it.
+{% endif %}</p>
 <div class="panel">
 {{ panel('bars', bars, 'bars', 'Right answers under each attack. ' ~ spoken) }}
 </div>
