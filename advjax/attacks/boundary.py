@@ -96,7 +96,7 @@ class Boundary:
     ) -> Found:
         """Attacks ``logits_fn`` at ``x``; queries are counted per example."""
         check_images(x)
-        goal = Goal(logits_fn, losses.margin, y, target)
+        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
         each = keys.per_example(key, x.shape[0])
         start, found, queries = adversarial_start(
             goal, keys.fold(each, 0), x, self.ball, self.tries

@@ -22,7 +22,6 @@ from flax import struct
 
 from advjax import balls, losses
 from advjax.attacks import minimum
-from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.balls import Ball, l2
 from advjax.rows import wide
@@ -51,7 +50,7 @@ class Ddn:
         """Returns the closest adversarial example found, else ``x``."""
         del key
         check_images(x)
-        goal = Goal(logits_fn, self.loss, y, target)
+        goal = minimum.goal_at(x, logits_fn, self.loss, y, target)
         steepest = balls.L2.steepest
 
         def body(carry, i):

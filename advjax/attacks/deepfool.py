@@ -10,9 +10,10 @@ model errs at :math:`x_0 + (1 + \textit{overshoot}) \sum_i r_i`.
 
 Reference: Moosavi-Dezfooli et al. 2016, arXiv 1511.04599, algorithms 1 and 2, Linf and
 other norms by equation 11. Deviations: within a range, the step goes to the nearest
-point of the boundary *inside the range*, where the paper ignores it (``bounds=None``
-is the paper's); classes are left from the label, which is the prediction wherever
-there is something to do; and a bisection (``refine``) takes the overshoot back.
+point of the nearest boundary *inside the range*, where the paper ignores it
+(``bounds=None`` is the paper's); classes are left from the label, which is the
+prediction wherever there is something to do; and a bisection (``refine``) takes the
+overshoot back.
 """
 
 from typing import Any
@@ -23,8 +24,7 @@ from flax import struct
 
 from advjax import balls, halfspaces, losses
 from advjax.attacks import minimum
-from advjax.attacks.fab import boundary, candidate_classes
-from advjax.attacks.goal import Goal
+from advjax.attacks.fab import candidate_classes, length, linearise
 from advjax.balls import Ball, l2
 from advjax.rows import choose, total
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
@@ -52,9 +52,20 @@ class DeepFool:
         del key
         check_images(x)
         kind, bounds = balls.kind(self.ball), self.ball.bounds
-        goal = Goal(logits_fn, losses.margin, y, target)
+        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
         candidates = candidate_classes(goal, x, self.classes)
         best = minimum.start(goal, x)
+
+        def step_to(value, w, point):
+            """The move to one boundary, and its length: infinite if it is no use."""
+            offset = total(w * point) - value
+            move = halfspaces.nearest(kind, point, w, offset, bounds) - point
+            move = jnp.where(jnp.isfinite(move), move, 0)
+            # Beyond the range there is only the point closest to the boundary.
+            short = total(w * move) < 0.999 * jnp.abs(value)
+            far = length(kind, move) + jnp.where(short, 1e6, 0)
+            useless = (length('linf', w) == 0) | ~jnp.isfinite(value)
+            return move, jnp.where(useless, jnp.inf, far)
 
         def unfinished(carry):
             i, _, best = carry
@@ -62,12 +73,13 @@ class DeepFool:
 
         def body(carry):
             i, point, best = carry
-            value, w, _ = boundary(kind, goal, candidates, point)
+            values, gradients = linearise(goal, candidates, point)
             if hasattr(self.ball, 'allowed'):
-                w = jnp.where(self.ball.allowed(w), w, 0)
-            offset = total(w * point) - value
-            step = halfspaces.nearest(kind, point, w, offset, bounds) - point
-            step = jnp.where(jnp.isfinite(step), step, 0)
+                gradients = jnp.where(self.ball.allowed(x)[None], gradients, 0)
+            steps = jax.vmap(lambda value, w: step_to(value, w, point))
+            moves, far = steps(values, gradients)
+            index = jnp.argmin(far, axis=0)
+            step = moves[index, jnp.arange(x.shape[0])]
             # From the clean image, so that earlier overshoots do not add up.
             walked = (point - x) / (1 + self.overshoot) + step
             new = x + (1 + self.overshoot) * walked

@@ -19,7 +19,6 @@ from flax import struct
 
 from advjax import losses
 from advjax.attacks import minimum
-from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest
 from advjax.balls import Ball, l1
@@ -66,7 +65,7 @@ class Ead:
         """Returns the closest adversarial example found, else ``x``."""
         del key
         check_images(x)
-        goal = Goal(logits_fn, losses.margin, y, target)
+        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
 
         def keep(best, point, logits):
             won = minimum.succeeds(goal, logits, self.kappa)

@@ -49,34 +49,40 @@ def length(kind: str, x: Array) -> Array:
     return jnp.sqrt(jnp.sum((size / scale[:, None]) ** 2, axis=1)) * scale
 
 
-def boundary(
-    kind: str, goal: Goal, candidates: Array, x: Array
-) -> tuple[Array, Array, Array]:
-    """The nearest linearised boundary among the candidate classes.
+def linearise(goal: Goal, candidates: Array, x: Array) -> tuple[Array, Array]:
+    """The boundaries towards candidate classes, to first order.
 
     Args:
-      kind: the norm.
       goal: what counts as success, and the model.
       candidates: (M, B) classes to consider.
       x: (B, ...) where to linearise.
 
     Returns:
-      f = z_class - z_y (B,), or against the strongest rival of a target to be
-      reached, its gradient (B, ...), and the logits (B, K).
+      f = z_class - z_y (M, B), or against the strongest rival of a target to be
+      reached, and its gradients (M, B, ...). Non-finite ones are infinitely far.
     """
     classes = jax.eval_shape(goal.logits_fn, x).shape[1]
     leave = _rival(goal, goal.logits_fn(x)) if _reaches(goal) else goal.y
     vectors = jax.nn.one_hot(candidates, classes) - jax.nn.one_hot(leave, classes)[None]
     logits, gradients = jacobian(goal.logits_fn, x, vectors)
-    gradients = jnp.nan_to_num(gradients)
     values = jnp.sum(vectors * logits.astype(jnp.float32)[None], axis=2)
+    return values, jnp.nan_to_num(gradients)
+
+
+def boundary(kind: str, goal: Goal, candidates: Array, x: Array) -> tuple[Array, Array]:
+    """The candidate boundary whose hyperplane is the nearest, range left aside.
+
+    Returns:
+      Its f (B,) and gradient (B, ...).
+    """
+    values, gradients = linearise(goal, candidates, x)
     steep = jax.vmap(lambda gradient: length(DUAL[kind], gradient))(gradients)
     far = jnp.abs(values) / (1e-12 + steep)
     # A class's own boundary with itself is no boundary, nor is one without slope.
     far = jnp.where((steep > 0) & jnp.isfinite(values), far, jnp.inf)
     index = jnp.argmin(far, axis=0)
     rows = jnp.arange(x.shape[0])
-    return values[index, rows], gradients[index, rows], logits
+    return values[index, rows], gradients[index, rows]
 
 
 def _reaches(goal: Goal) -> bool:
@@ -145,13 +151,13 @@ class Fab:
         check_images(x)
         kind, bounds = balls.kind(self.ball), self.ball.bounds
         each = keys.per_example(key, x.shape[0])
-        goal = Goal(logits_fn, losses.margin, y, target)
+        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
         candidates = candidate_classes(goal, x, self.classes)
         best = minimum.start(goal, x)
 
         def body(carry, _):
             point, best = carry
-            value, w, _ = boundary(kind, goal, candidates, point)
+            value, w = boundary(kind, goal, candidates, point)
             if hasattr(self.ball, 'allowed'):
                 w = jnp.where(self.ball.allowed(w), w, 0)
             offset = total(w * point) - value

@@ -16,7 +16,9 @@ with :math:`\alpha` (from 1 to 0.01) and :math:`\gamma` (from 0.05 to 0.0001) fa
 along a cosine. In L0 the radius is a whole number and moves by at least one.
 
 Reference: Pintor et al. 2021, arXiv 2102.12827, algorithm 1. Deviations: projections
-are the exact ones on ball and range; a bisection (``refine``) at the end, except L0.
+are the exact ones on ball and range; before the first success the radius grows by at
+least a thousandth, since the estimate alone ends on the boundary of a linear model and
+never crosses it; a bisection (``refine``) at the end, except L0.
 """
 
 from typing import Any
@@ -28,7 +30,6 @@ from flax import struct
 from advjax import balls, losses
 from advjax.attacks import minimum
 from advjax.attacks.fab import DUAL, length
-from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.balls import Ball, l2
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
@@ -61,7 +62,9 @@ class Fmn:
             away = jnp.maximum(jnp.ceil(away), 1)
         else:
             inside, more = jnp.minimum(eps * (1 - gamma), nearest), eps * (1 + gamma)
-        return jnp.where(won, inside, jnp.where(found, more, norm + away))
+        # A step to the linearised boundary ends on it, and never beyond.
+        beyond = norm + jnp.maximum(away, 1e-3 * norm)
+        return jnp.where(won, inside, jnp.where(found, more, beyond))
 
     def __call__(
         self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
@@ -70,7 +73,7 @@ class Fmn:
         del key
         check_images(x)
         dual = DUAL.get(balls.kind(self.ball), 'linf')
-        goal = Goal(logits_fn, losses.margin, y, target)
+        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
         most = balls.radius(balls.with_eps(self.ball, jnp.float32(jnp.inf)), x)
 
         def body(carry, i):

@@ -28,6 +28,9 @@ class Goal(NamedTuple):
     wrong (or answers the target). So the best iterate kept is adversarial if any
     iterate was, whatever the loss.
 
+    ``scale`` (B,) is the size of the logits at the clean image, where it is known: what
+    their rounding is to be measured by (``attacks.minimum``).
+
     A model with a method ``sample`` (``Eot``, ``Views``) has both replaced by
     expectations over draws that belong to the example and the step.
     """
@@ -36,6 +39,7 @@ class Goal(NamedTuple):
     loss: Loss
     y: Array
     target: Array | Aim | None = None
+    scale: Array | None = None
 
     def __call__(self, x: Array) -> Array:
         """The value (B,) alone, as any objective returns it."""

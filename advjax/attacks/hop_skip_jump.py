@@ -65,7 +65,7 @@ class HopSkipJump:
     ) -> Found:
         """Attacks ``logits_fn`` at ``x``; queries are counted per example."""
         check_images(x)
-        goal = Goal(logits_fn, losses.margin, y, target)
+        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
         each = keys.per_example(key, x.shape[0])
         kind, size = balls.kind(self.ball), float(jnp.size(x[0]))
         start, found, queries = adversarial_start(

@@ -22,7 +22,6 @@ from flax import struct
 from advjax import losses
 from advjax.attacks import minimum
 from advjax.attacks.fab import candidate_classes
-from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import jacobian
 from advjax.balls import Ball, l0
 from advjax.rows import choose, flat
@@ -84,7 +83,7 @@ class Jsma:
         """Returns the adversarial example found, else ``x``."""
         del key
         check_images(x)
-        goal = Goal(logits_fn, losses.margin, y, target)
+        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
         towards = candidate_classes(goal, x, 1)[0]
         low, high = self.ball.bounds or (-jnp.inf, jnp.inf)
         rows = jnp.arange(x.shape[0])

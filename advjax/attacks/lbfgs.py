@@ -182,7 +182,7 @@ class Lbfgs:
         """Returns the closest adversarial example found, else ``x``."""
         del key
         check_images(x)
-        goal = Goal(logits_fn, self.loss, y, target)
+        goal = minimum.goal_at(x, logits_fn, self.loss, y, target)
 
         def search(carry, _):
             best, low, high, c = carry

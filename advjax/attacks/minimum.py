@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from advjax.attacks.goal import Goal
 from advjax.balls import Ball, as_ball, contains, kind
 from advjax.rows import choose, wide
-from advjax.types import Array
+from advjax.types import Array, LogitsFn, Loss
 
 TIE = 2e-6
-"""A margin below this share of the largest logit is a tie, not a success.
+"""A margin below this share of the largest logit, here or clean, is a tie.
 
 The closest adversarial example lies on the decision boundary, where the rounding of
 another program (another batch size, another device) could turn the answer back.
@@ -36,10 +36,21 @@ class Nearest(NamedTuple):
         return jnp.isfinite(self.norm)
 
 
+def goal_at(
+    x0: Array, logits_fn: LogitsFn, loss: Loss, y: Array, target: Any = None
+) -> Goal:
+    """The goal of an attack at clean images, at the price of a model call."""
+    size = jnp.max(jnp.abs(logits_fn(x0).astype(jnp.float32)), axis=1)
+    # What is no number is no scale; it is decided where it occurs.
+    return Goal(logits_fn, loss, y, target, jnp.nan_to_num(size, posinf=0))
+
+
 def succeeds(goal: Goal, logits: Array, kappa: float | Array = 0.0) -> Array:
     """Whether these logits (B, K) are a success by a margin above ``kappa``."""
     rank = goal.rank(logits)
-    tie = TIE * jnp.max(jnp.abs(logits.astype(jnp.float32)), axis=1)
+    size = jnp.max(jnp.abs(logits.astype(jnp.float32)), axis=1)
+    # Logits may vanish on the boundary; the terms that cancel there do not.
+    tie = TIE * (size if goal.scale is None else jnp.maximum(size, goal.scale))
     return jnp.isposinf(rank) | (rank > kappa + tie)
 
 
