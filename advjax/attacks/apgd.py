@@ -33,8 +33,9 @@ from flax import struct
 from advjax import balls, keys, losses
 from advjax.attacks import goal as goals
 from advjax.attacks.apgd_l1 import ApgdL1
+from advjax.attacks.checks import check_ball, check_count, check_loss
 from advjax.attacks.gradients import value_and_gradient
-from advjax.balls import Ball, as_ball, kind
+from advjax.balls import Ball, kind
 from advjax.rows import choose, wide
 from advjax.types import Array, Key, LogitsFn, Loss, Objective, check_images, dataclass
 
@@ -224,15 +225,11 @@ def apgd(
 
     Reference: Croce and Hein 2020, arXiv 2003.01690, algorithm 1.
     """
-    ball = as_ball(ball)
-    if kind(ball) not in ('linf', 'l2', 'l1'):
-        raise ValueError(f'ball must be an Linf, L2 or L1 ball, got {ball}')
-    if not (isinstance(steps, int) and steps >= 1):
-        raise ValueError(f'steps must be an integer >= 1, got {steps!r}')
+    ball = check_ball(ball, 'apgd', ('linf', 'l2', 'l1'))
+    check_count('steps', steps)
+    check_loss(loss)
     if not 0 <= rho <= 1:
         raise ValueError(f'rho must lie in [0, 1], got {rho}')
-    if not callable(loss):
-        raise ValueError(f'loss must be a function, got {loss!r}')
     if kind(ball) == 'l1':
         if start is not None:
             raise ValueError('start must be None in an L1 ball, whose APGD has its own')

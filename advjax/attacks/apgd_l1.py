@@ -52,7 +52,8 @@ def _sparse_sign(gradient: Array, count: Array) -> Array:
     ``count`` is (B,); 0 keeps the largest alone, with its equals.
     """
     size = flat(jnp.abs(gradient))
-    wanted = jnp.maximum(jnp.ceil(count), 1)
+    # A whole number that came out of a division may lie a hair above itself.
+    wanted = jnp.maximum(jnp.ceil(count - 1e-3), 1)
 
     # Bisection for the threshold: sorting is slow on CPU. Its lower end keeps enough.
     def halve(_, interval):

@@ -27,6 +27,7 @@ from flax import struct
 
 from advjax import keys, losses
 from advjax.attacks import goal as goals
+from advjax.attacks.checks import check_ball, check_count, check_positive
 from advjax.attacks.gradients import Exact, VarianceTuned
 from advjax.balls import Ball, as_ball, kind
 from advjax.types import Array, Key, LogitsFn, Loss, Objective, check_images, dataclass
@@ -289,8 +290,7 @@ def _ascent(
     **options,
 ) -> Ascent:
     """Validates; without a rate all steps together are ``reach`` radii long."""
-    if not (isinstance(steps, int) and steps >= 1):
-        raise ValueError(f'steps must be an integer >= 1, got {steps!r}')
+    check_count('steps', steps)
     if rate is None:
         rate = reach / steps
     if not isinstance(rate, jax.core.Tracer):
@@ -332,7 +332,7 @@ def fgsm(ball: Ball | float, loss: Loss = losses.cross_entropy) -> Ascent:
     Reference: Goodfellow et al. 2015, arXiv 1412.6572, section 4.
     """
     ball = as_ball(ball)
-    if type(ball).__name__ != 'Linf':
+    if kind(ball) != 'linf':
         raise ValueError(f'fgsm is defined on linf balls, got {ball}: use fgm')
     return fgm(ball, loss)
 
@@ -462,6 +462,8 @@ def mi_fgsm(
     Reference: Dong et al. 2018, arXiv 1710.06081, algorithm 1; the L1 norm is taken
     as a mean (see ``momentum``), which changes no direction.
     """
+    if not decay >= 0:
+        raise ValueError(f'decay must be a number >= 0, got {decay!r}')
     return _ascent(
         ball,
         steps,
@@ -567,18 +569,11 @@ def vmi_fgsm(
 
     Reference: Wang and He 2021, arXiv 2103.15571, algorithm 1.
     """
-    if not (isinstance(samples, int) and samples >= 1):
-        raise ValueError(f'samples must be an integer >= 1, got {samples!r}')
+    check_count('samples', samples)
+    check_positive('beta', beta)
     attack = (ni_fgsm if nesterov else mi_fgsm)(ball, steps, rate, decay, loss)
     source = VarianceTuned(beta=jnp.float32(beta), samples=samples)
     return dataclasses.replace(attack, gradient=source)
-
-
-def _require(ball: Ball | float, name: str, wanted: str) -> Ball:
-    ball = as_ball(ball)
-    if kind(ball) != wanted:
-        raise ValueError(f'{name} is defined on {wanted} balls, got {ball}')
-    return ball
 
 
 def pgd_l1(
@@ -612,7 +607,7 @@ def pgd_l1(
     if not 0 <= quantile < 1:
         raise ValueError(f'quantile must lie in [0, 1), got {quantile}')
     return _ascent(
-        _require(ball, 'pgd_l1', 'l1'),
+        check_ball(ball, 'pgd_l1', ('l1',)),
         steps,
         rate,
         reach=2.5,
@@ -647,7 +642,7 @@ def pgd_l0(
     by the L1 norm of the gradient.
     """
     return _ascent(
-        _require(ball, 'pgd_l0', 'l0'),
+        check_ball(ball, 'pgd_l0', ('l0',)),
         steps,
         rate,
         loss=loss,

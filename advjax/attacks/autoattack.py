@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 from advjax import losses
 from advjax.attacks.apgd import apgd
+from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.combine import WorstOf, restarts, targeted, worst_of
 from advjax.attacks.fab import fab
-from advjax.attacks.minimum import check_ball, check_count
 from advjax.attacks.square import square
 from advjax.balls import Ball, kind
 from advjax.types import Attack

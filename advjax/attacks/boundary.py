@@ -9,6 +9,10 @@ Reference: Brendel et al. 2018, arXiv 1712.04248, algorithm 1 and section 2.4.
 Deviations: success rates are running means of every example (decay 0.9) instead of
 statistics of the last 30 and 100 proposals; both proposals of a step cost one query
 each, and the second is asked only of examples whose first succeeded.
+
+Of the model only the answer is used, with one exception: answers that rounding alone
+could turn (``attacks.minimum.TIE``) count as not fooled, so that what is returned stays
+adversarial in another program.
 """
 
 from typing import Any, NamedTuple
@@ -19,6 +23,7 @@ from flax import struct
 
 from advjax import keys, losses
 from advjax.attacks import minimum
+from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.found import Found
 from advjax.attacks.goal import Goal
 from advjax.balls import Ball, l2
@@ -205,8 +210,9 @@ def boundary(
     Reference: Brendel et al. 2018, arXiv 1712.04248.
     """
     ball = l2(float('inf')) if ball is None else ball
+    check_count('tries', tries)
     return Boundary(
-        ball=minimum.check_ball(ball, 'boundary', ('l2',)),
-        queries=minimum.check_count('queries', queries, tries + 13),
-        tries=minimum.check_count('tries', tries),
+        ball=check_ball(ball, 'boundary', ('l2',)),
+        queries=check_count('queries', queries, tries + 13),
+        tries=check_count('tries', tries),
     )

@@ -16,11 +16,11 @@ One program serves the whole search: the state of every example says what it tri
 next, and those that are done are not touched any more.
 
 Reference: Carlini and Wagner 2017, arXiv 1608.04644, sections V and VI, with the
-constants of the authors' code. Deviations: the range
-is the ball's, and without one there is no change of variables; the Linf search bisects
-between the last tau that failed and the last that succeeded, and ends at 1/4096 of the
-range instead of 1/256; L2 and Linf end in a
-bisection (``refine``) towards the clean image.
+constants of the authors' code. Deviations: the range is the ball's, and without one
+there is no change of variables; the start lies 1e-4 inside the range, not 1e-6; the
+Linf search bisects between the last tau that failed and the last that succeeded, and
+ends at 1/4096 of the range instead of 1/256; L2 and Linf end in a bisection
+(``refine``) towards the clean image.
 """
 
 from collections.abc import Callable
@@ -33,6 +33,7 @@ from flax import struct
 
 from advjax import balls, losses
 from advjax.attacks import minimum
+from advjax.attacks.checks import check_ball, check_count, check_positive
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest
@@ -454,7 +455,7 @@ def carlini_wagner(
     Reference: Carlini and Wagner 2017, arXiv 1608.04644.
     """
     ball = l2(float('inf')) if ball is None else ball
-    ball = minimum.check_ball(ball, 'carlini_wagner', ('l2', 'linf', 'l0'))
+    ball = check_ball(ball, 'carlini_wagner', ('l2', 'linf', 'l0'))
     kind = balls.kind(ball)
     if not kappa >= 0:
         raise ValueError(f'kappa must be >= 0, got {kappa}')
@@ -464,12 +465,12 @@ def carlini_wagner(
     common: dict[str, Any] = {
         'ball': ball,
         'kappa': jnp.float32(kappa),
-        'c': jnp.float32(minimum.check_positive('c', c)),
-        'steps': minimum.check_count('steps', steps),
-        'searches': minimum.check_count('searches', searches),
-        'rate': minimum.check_positive('rate', rate),
+        'c': jnp.float32(check_positive('c', c)),
+        'steps': check_count('steps', steps),
+        'searches': check_count('searches', searches),
+        'rate': check_positive('rate', rate),
     }
     if kind == 'l0':
         return CarliniWagnerL0(**common)
-    common['refine'] = minimum.check_count('refine', refine, 0)
+    common['refine'] = check_count('refine', refine, 0)
     return CarliniWagnerL2(**common) if kind == 'l2' else CarliniWagnerLinf(**common)

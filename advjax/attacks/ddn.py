@@ -22,6 +22,7 @@ from flax import struct
 
 from advjax import balls, losses
 from advjax.attacks import minimum
+from advjax.attacks.checks import check_ball, check_count, check_loss, check_positive
 from advjax.attacks.gradients import with_logits
 from advjax.balls import Ball, l2
 from advjax.rows import wide
@@ -108,10 +109,10 @@ def ddn(
         raise ValueError(f'gamma must lie in (0, 1), got {gamma}')
     ball = l2(float('inf')) if ball is None else ball
     return Ddn(
-        ball=minimum.check_ball(ball, 'ddn', ('l2',)),
+        ball=check_ball(ball, 'ddn', ('l2',)),
         gamma=jnp.float32(gamma),
-        first=jnp.float32(minimum.check_positive('first', first)),
-        steps=minimum.check_count('steps', steps),
-        loss=loss,
-        refine=minimum.check_count('refine', refine, 0),
+        first=jnp.float32(check_positive('first', first)),
+        steps=check_count('steps', steps),
+        loss=check_loss(loss),
+        refine=check_count('refine', refine, 0),
     )

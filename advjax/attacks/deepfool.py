@@ -24,6 +24,7 @@ from flax import struct
 
 from advjax import balls, halfspaces, losses
 from advjax.attacks import minimum
+from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.fab import candidate_classes, length, linearise
 from advjax.balls import Ball, l2
 from advjax.rows import choose, total
@@ -120,12 +121,12 @@ def deepfool(
     if not overshoot >= 0:
         raise ValueError(f'overshoot must be >= 0, got {overshoot}')
     if classes is not None:
-        minimum.check_count('classes', classes)
+        check_count('classes', classes)
     ball = l2(float('inf')) if ball is None else ball
     return DeepFool(
-        ball=minimum.check_ball(ball, 'deepfool', ('l2', 'linf', 'l1')),
+        ball=check_ball(ball, 'deepfool', ('l2', 'linf', 'l1')),
         overshoot=jnp.float32(overshoot),
-        steps=minimum.check_count('steps', steps),
+        steps=check_count('steps', steps),
         classes=classes,
-        refine=minimum.check_count('refine', refine, 0),
+        refine=check_count('refine', refine, 0),
     )

@@ -19,6 +19,7 @@ from flax import struct
 
 from advjax import losses
 from advjax.attacks import minimum
+from advjax.attacks.checks import check_ball, check_count, check_positive
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest
 from advjax.balls import Ball, l1
@@ -157,13 +158,13 @@ def ead(
         raise ValueError(f'kappa and beta must be >= 0, got {kappa} and {beta}')
     ball = l1(float('inf')) if ball is None else ball
     return Ead(
-        ball=minimum.check_ball(ball, 'ead', ('l1',)),
+        ball=check_ball(ball, 'ead', ('l1',)),
         beta=jnp.float32(beta),
         kappa=jnp.float32(kappa),
-        c=jnp.float32(minimum.check_positive('c', c)),
-        steps=minimum.check_count('steps', steps),
-        searches=minimum.check_count('searches', searches),
-        rate=minimum.check_positive('rate', rate),
+        c=jnp.float32(check_positive('c', c)),
+        steps=check_count('steps', steps),
+        searches=check_count('searches', searches),
+        rate=check_positive('rate', rate),
         rule=rule,
-        refine=minimum.check_count('refine', refine, 0),
+        refine=check_count('refine', refine, 0),
     )

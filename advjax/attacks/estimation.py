@@ -16,10 +16,10 @@ from flax import struct
 
 from advjax import keys, losses
 from advjax.attacks.ascent import Ascent, AscentState, adam, clean
+from advjax.attacks.checks import check_count, check_loss, check_positive
 from advjax.attacks.found import Found
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import Differences
-from advjax.attacks.minimum import check_count, check_positive
 from advjax.balls import Ball, as_ball
 from advjax.rows import choose
 from advjax.types import Array, Key, LogitsFn, Loss, check_images, dataclass
@@ -126,7 +126,7 @@ def nes(
         sigma=jnp.float32(check_positive('sigma', sigma)),
         samples=check_count('samples', samples),
     )
-    return _estimated(ball, queries, rate, source, loss=loss)
+    return _estimated(ball, queries, rate, source, loss=check_loss(loss))
 
 
 def spsa(
@@ -158,4 +158,6 @@ def spsa(
         samples=check_count('samples', samples),
         signs=True,
     )
-    return _estimated(ball, queries, rate, source, loss=loss, transform=adam())
+    return _estimated(
+        ball, queries, rate, source, loss=check_loss(loss), transform=adam()
+    )

@@ -28,6 +28,7 @@ from flax import struct
 
 from advjax import balls, halfspaces, keys, losses
 from advjax.attacks import minimum
+from advjax.attacks.checks import check_ball, check_count, check_positive
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import jacobian
 from advjax.balls import Ball
@@ -69,13 +70,18 @@ def linearise(goal: Goal, candidates: Array, x: Array) -> tuple[Array, Array]:
     return values, jnp.nan_to_num(gradients)
 
 
-def boundary(kind: str, goal: Goal, candidates: Array, x: Array) -> tuple[Array, Array]:
+def boundary(
+    ball: Ball, goal: Goal, candidates: Array, x: Array
+) -> tuple[Array, Array]:
     """The candidate boundary whose hyperplane is the nearest, range left aside.
 
     Returns:
       Its f (B,) and gradient (B, ...).
     """
     values, gradients = linearise(goal, candidates, x)
+    if hasattr(ball, 'allowed'):
+        gradients = jnp.where(ball.allowed(x)[None], gradients, 0)
+    kind = balls.kind(ball)
     steep = jax.vmap(lambda gradient: length(DUAL[kind], gradient))(gradients)
     far = jnp.abs(values) / (1e-12 + steep)
     # A class's own boundary with itself is no boundary, nor is one without slope.
@@ -139,10 +145,10 @@ class Fab:
                 t = jax.random.uniform(k, x0.shape[1:], x0.dtype, -1, 1)
             else:
                 t = jax.random.normal(k, x0.shape[1:], x0.dtype)
-            return t / length(kind, t[None])
+            return t / length(kind, t[None])[0]
 
         radius = wide(balls.radius(self.ball, x0), x0)
-        return _clip(x0 + radius / 2 * keys.draw(draw, key), self.ball)
+        return _inside(x0 + radius / 2 * keys.draw(draw, key), x0, self.ball)
 
     def __call__(
         self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
@@ -157,9 +163,7 @@ class Fab:
 
         def body(carry, _):
             point, best = carry
-            value, w = boundary(kind, goal, candidates, point)
-            if hasattr(self.ball, 'allowed'):
-                w = jnp.where(self.ball.allowed(w), w, 0)
+            value, w = boundary(self.ball, goal, candidates, point)
             offset = total(w * point) - value
             d1 = halfspaces.nearest(kind, point, w, offset, bounds) - point
             d2 = halfspaces.nearest(kind, x, w, offset, bounds) - x
@@ -167,7 +171,7 @@ class Fab:
             a2 = jnp.maximum(length(kind, d2), 1e-8)
             alpha = wide(jnp.minimum(a1 / (a1 + a2), self.alpha_max), x)
             mixed = (1 - alpha) * (point + self.eta * d1) + alpha * (x + self.eta * d2)
-            mixed = _clip(jnp.where(jnp.isfinite(mixed), mixed, point), self.ball)
+            mixed = _inside(jnp.where(jnp.isfinite(mixed), mixed, point), x, self.ball)
             won = minimum.succeeds(goal, goal.logits_fn(mixed))
             best = minimum.update(best, self.ball, mixed, x, won)
             back = x + self.beta * (mixed - x)
@@ -179,7 +183,9 @@ class Fab:
         return minimum.result(best, self.ball, x)
 
 
-def _clip(x: Array, ball: Ball) -> Array:
+def _inside(x: Array, x0: Array, ball: Ball) -> Array:
+    if hasattr(ball, 'allowed'):
+        x = jnp.where(ball.allowed(x), x, x0)
     return x if ball.bounds is None else jnp.clip(x, *ball.bounds)
 
 
@@ -211,13 +217,15 @@ def fab(
 
     Reference: Croce and Hein 2020, arXiv 1907.02044.
     """
+    if classes is not None:
+        check_count('classes', classes)
     return Fab(
-        ball=minimum.check_ball(ball, 'fab', ('linf', 'l2', 'l1')),
-        alpha_max=jnp.float32(minimum.check_positive('alpha_max', alpha_max)),
-        eta=jnp.float32(minimum.check_positive('eta', eta)),
-        beta=jnp.float32(minimum.check_positive('beta', beta)),
-        steps=minimum.check_count('steps', steps),
-        refine=minimum.check_count('refine', refine, 0),
+        ball=check_ball(ball, 'fab', ('linf', 'l2', 'l1')),
+        alpha_max=jnp.float32(check_positive('alpha_max', alpha_max)),
+        eta=jnp.float32(check_positive('eta', eta)),
+        beta=jnp.float32(check_positive('beta', beta)),
+        steps=check_count('steps', steps),
+        refine=check_count('refine', refine, 0),
         random_start=random_start,
         classes=classes,
     )

@@ -29,6 +29,7 @@ from flax import struct
 
 from advjax import balls, losses
 from advjax.attacks import minimum
+from advjax.attacks.checks import check_ball, check_count, check_positive
 from advjax.attacks.fab import DUAL, length
 from advjax.attacks.gradients import with_logits
 from advjax.balls import Ball, l2
@@ -139,12 +140,12 @@ def fmn(
     if not 0 < gamma < 1:
         raise ValueError(f'gamma must lie in (0, 1), got {gamma}')
     ball = l2(float('inf')) if ball is None else ball
-    ball = minimum.check_ball(ball, 'fmn', ('l2', 'linf', 'l1', 'l0'))
+    ball = check_ball(ball, 'fmn', ('l2', 'linf', 'l1', 'l0'))
     sparse = balls.kind(ball) == 'l0'  # A point between is no sparser.
     return Fmn(
         ball=ball,
-        alpha=jnp.float32(minimum.check_positive('alpha', alpha)),
+        alpha=jnp.float32(check_positive('alpha', alpha)),
         gamma=jnp.float32(gamma),
-        steps=minimum.check_count('steps', steps),
-        refine=0 if sparse else minimum.check_count('refine', refine, 0),
+        steps=check_count('steps', steps),
+        refine=0 if sparse else check_count('refine', refine, 0),
     )

@@ -19,8 +19,8 @@ from flax import struct
 
 from advjax import balls, keys, losses
 from advjax.attacks import goal as goals
+from advjax.attacks.checks import check_ball, check_count, check_loss
 from advjax.attacks.gradients import exact
-from advjax.attacks.minimum import check_ball, check_count
 from advjax.balls import Ball
 from advjax.rows import choose, largest, wide
 from advjax.types import Array, Key, LogitsFn, Loss, Objective, check_images, dataclass
@@ -131,6 +131,6 @@ def frank_wolfe(
         beta=jnp.float32(beta),
         rate=jnp.float32(rate),
         steps=check_count('steps', steps),
-        loss=loss,
+        loss=check_loss(loss),
         decay=decay,
     )

@@ -13,6 +13,10 @@ Reference: Chen, Jordan and Wainwright 2020, arXiv 1904.02144, algorithms 1 and 
 :math:`\delta_t = \sqrt d\, \theta \|x_t - x_0\|_2` (L2) or :math:`d\, \theta \|x_t -
 x_0\|_\infty` (Linf), :math:`\theta = d^{-3/2}` (L2) or :math:`d^{-2}` (Linf), floored
 so that float32 sees it. Deviation: halvings and bisections have fixed counts.
+
+Of the model only the answer is used, with one exception: answers that rounding alone
+could turn (``attacks.minimum.TIE``) count as not fooled, so that what is returned stays
+adversarial in another program.
 """
 
 from typing import Any
@@ -24,6 +28,7 @@ from flax import struct
 from advjax import balls, keys, losses
 from advjax.attacks import minimum
 from advjax.attacks.boundary import adversarial_start
+from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.fab import length
 from advjax.attacks.found import Found
 from advjax.attacks.goal import Goal
@@ -207,12 +212,12 @@ def hop_skip_jump(
     Reference: Chen, Jordan and Wainwright 2020, arXiv 1904.02144.
     """
     ball = l2(float('inf')) if ball is None else ball
-    minimum.check_count('tries', tries)
-    minimum.check_count('bisections', bisections)
+    check_count('tries', tries)
+    check_count('bisections', bisections)
     return HopSkipJump(
-        ball=minimum.check_ball(ball, 'hop_skip_jump', ('l2', 'linf')),
-        queries=minimum.check_count('queries', queries, 1 + tries + bisections),
-        first=minimum.check_count('first', first),
+        ball=check_ball(ball, 'hop_skip_jump', ('l2', 'linf')),
+        queries=check_count('queries', queries, 1 + tries + bisections),
+        first=check_count('first', first),
         tries=tries,
         bisections=bisections,
     )

@@ -21,6 +21,7 @@ from flax import struct
 
 from advjax import losses
 from advjax.attacks import minimum
+from advjax.attacks.checks import check_ball
 from advjax.attacks.fab import candidate_classes
 from advjax.attacks.gradients import jacobian
 from advjax.balls import Ball, l0
@@ -150,7 +151,7 @@ def jsma(
         raise ValueError(f'budget must lie in (0, 1], got {budget}')
     ball = l0(float('inf')) if ball is None else ball
     return Jsma(
-        ball=minimum.check_ball(ball, 'jsma', ('l0',)),
+        ball=check_ball(ball, 'jsma', ('l0',)),
         theta=float(theta),
         budget=float(budget),
         probabilities=probabilities,

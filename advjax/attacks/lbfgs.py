@@ -26,6 +26,7 @@ from flax import struct
 
 from advjax import losses
 from advjax.attacks import minimum
+from advjax.attacks.checks import check_ball, check_count, check_loss, check_positive
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest
@@ -234,12 +235,12 @@ def lbfgs(
     """
     ball = l2(float('inf')) if ball is None else ball
     return Lbfgs(
-        ball=minimum.check_ball(ball, 'lbfgs', ('l2',)),
-        c=jnp.float32(minimum.check_positive('c', c)),
-        steps=minimum.check_count('steps', steps),
-        searches=minimum.check_count('searches', searches),
-        memory=minimum.check_count('memory', memory),
-        trials=minimum.check_count('trials', trials),
-        loss=loss,
-        refine=minimum.check_count('refine', refine, 0),
+        ball=check_ball(ball, 'lbfgs', ('l2',)),
+        c=jnp.float32(check_positive('c', c)),
+        steps=check_count('steps', steps),
+        searches=check_count('searches', searches),
+        memory=check_count('memory', memory),
+        trials=check_count('trials', trials),
+        loss=check_loss(loss),
+        refine=check_count('refine', refine, 0),
     )

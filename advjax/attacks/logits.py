@@ -108,10 +108,10 @@ def ensemble(
 
     Reference: Dong et al. 2018, arXiv 1710.06081.
     """
-    if any(isinstance(member, Eot) for member in members):
+    if any(hasattr(member, 'sample') for member in members):
         raise ValueError(
-            'members must be deterministic, got an Eot: take the expectation outside, '
-            'eot(lambda key, x: ...) over a randomised ensemble'
+            'members must be deterministic, got an Eot or Views: take the expectation '
+            'outside, over the ensemble'
         )
     if not members:
         raise ValueError('members must hold at least one logits function, got none')

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from advjax.attacks.goal import Goal
-from advjax.balls import Ball, as_ball, contains, kind
+from advjax.balls import Ball, contains
 from advjax.rows import choose, wide
 from advjax.types import Array, LogitsFn, Loss
 
@@ -95,37 +95,3 @@ def refine(best: Nearest, goal: Goal, ball: Ball, x0: Array, steps: int) -> Near
 def result(best: Nearest, ball: Ball, x0: Array) -> Array:
     """The example found, and the clean image where none lies in the ball."""
     return choose(best.found & contains(ball, best.x, x0), best.x, x0)
-
-
-def check_ball(ball: Any, name: str, kinds: tuple[str, ...]) -> Ball:
-    """Validates the ball of an attack that is defined in some norms.
-
-    Raises:
-      ValueError: naming the attack, the ball and what is allowed.
-    """
-    ball = as_ball(ball)
-    if kind(ball) not in kinds:
-        raise ValueError(f'ball of {name} must be one of {list(kinds)}, got {ball}')
-    return ball
-
-
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """Validates a number of steps, samples, queries.
-
-    Raises:
-      ValueError: if it is no integer of at least ``least``.
-    """
-    if not (isinstance(value, int) and not isinstance(value, bool) and value >= least):
-        raise ValueError(f'{name} must be an integer >= {least}, got {value!r}')
-    return value
-
-
-def check_positive(name: str, value: Any) -> float:
-    """Validates a positive number.
-
-    Raises:
-      ValueError: if it is not one.
-    """
-    if not (isinstance(value, int | float) and value > 0):
-        raise ValueError(f'{name} must be a number > 0, got {value!r}')
-    return value

@@ -13,13 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from advjax import balls, losses
+from advjax.attacks.checks import check_count
 from advjax.attacks.combine import _aimed, _calls
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
-from advjax.attacks.minimum import check_count
 from advjax.rows import choose
 from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
 
@@ -53,9 +54,15 @@ class Quantised:
         goal = Goal(logits_fn, losses.margin, y, target)
         low, high = ball.bounds
         level = (high - low) / (self.levels - 1)
+        # The very numbers that decoding a file gives: see ``data.to_float``.
+        table = jnp.asarray(np.linspace(low, high, self.levels), x.dtype)
 
         def grid(z, rounding):
-            return jnp.clip(low + rounding((z - low) / level) * level, low, high)
+            place = rounding((z - low) / level)
+            place = jnp.clip(place, 0, self.levels - 1).astype(jnp.int32)
+            value = jnp.take(table, place)
+            # What does not move stays what it is, on the grid or not.
+            return jnp.where(jnp.abs(value - x) < level / 4, x, value)
 
         def towards_clean(z):
             steps = (z - x) / level

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from advjax import keys, losses
+from advjax.attacks.checks import check_count
 from advjax.attacks.found import Found
 from advjax.attacks.goal import Goal
-from advjax.attacks.minimum import check_count
 from advjax.balls import Ball, as_ball
 from advjax.rows import choose
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass

@@ -21,8 +21,8 @@ from flax import struct
 
 from advjax import balls, keys, losses
 from advjax.attacks.ascent import pgd
+from advjax.attacks.checks import check_count
 from advjax.attacks.goal import Goal
-from advjax.attacks.minimum import check_count
 from advjax.rows import choose
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 

@@ -26,9 +26,9 @@ from flax import struct
 
 from advjax import balls, keys, losses
 from advjax.attacks import square_windows as windows
+from advjax.attacks.checks import check_ball, check_count, check_loss
 from advjax.attacks.found import Found
 from advjax.attacks.goal import Goal
-from advjax.attacks.minimum import check_ball, check_count
 from advjax.balls import Ball
 from advjax.rows import choose
 from advjax.types import Array, Key, LogitsFn, Loss, check_images, dataclass
@@ -114,7 +114,7 @@ class Square:
         value, rank = values(start, keys.fold(each, 0))
         state = SquareState(start, value, rank, jnp.ones(x.shape[0], jnp.int32))
         side = jnp.asarray(
-            sides(max(self.queries - 1, 0), self.p_init, *x.shape[1:3], kind)
+            sides(max(self.queries - 1, 1), self.p_init, *x.shape[1:3], kind)
         )
 
         def unfinished(carry):
@@ -174,5 +174,5 @@ def square(
         ball=check_ball(ball, 'square', ('linf', 'l2', 'l1')),
         queries=check_count('queries', queries),
         p_init=float(p_init),
-        loss=loss,
+        loss=check_loss(loss),
     )

@@ -20,7 +20,7 @@ import optax
 from flax import struct
 
 from advjax import keys
-from advjax.attacks.minimum import check_count
+from advjax.attacks.checks import check_count, check_positive
 from advjax.types import Array, Key, LogitsFn, as_pytree, dataclass
 
 
@@ -166,6 +166,7 @@ def translation(size: int = 7, sigma: float = 3.0) -> optax.GradientTransformati
 
     Reference: Dong et al. 2019, arXiv 1904.02884, equation 9 (TI).
     """
+    check_positive('sigma', sigma)
     if check_count('size', size) % 2 == 0:
         raise ValueError(f'size must be odd, got {size}')
     reach = size // 2

@@ -18,8 +18,8 @@ from flax import struct
 
 from advjax import keys
 from advjax.attacks.ascent import Ascent, pgd
+from advjax.attacks.checks import check_count, check_positive
 from advjax.attacks.goal import Goal
-from advjax.attacks.minimum import check_count, check_positive
 from advjax.balls import Ball, as_ball
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 

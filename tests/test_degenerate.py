@@ -1,0 +1,423 @@
+"""Every public attack on inputs at the edge of what can be asked of it."""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advjax import attacks, balls, data, losses
+from tests import contract
+from tests.contract import BATCH, KEY, SHAPE, images, margin, network, run
+
+SIZE = int(np.prod(SHAPE))
+LINF, L2, L1, L0 = balls.linf(0.1), balls.l2(0.4), balls.l1(1.0), balls.l0(3)
+
+
+# Fixed radius: the worst point of a ball. What is not given is small.
+FIXED = {
+    'fgm': (attacks.fgm, L2),
+    'fgsm': (attacks.fgsm, LINF),
+    'bim': (lambda b: attacks.bim(b, 3), LINF),
+    'pgd': (lambda b: attacks.pgd(b, 3), LINF),
+    'pgd dlr': (lambda b: attacks.pgd(b, 3, loss=losses.dlr), L2),
+    'mi_fgsm': (lambda b: attacks.mi_fgsm(b, 3), LINF),
+    'ni_fgsm': (lambda b: attacks.ni_fgsm(b, 3), LINF),
+    'vmi_fgsm': (lambda b: attacks.vmi_fgsm(b, 2, samples=2), LINF),
+    'adam_pgd': (lambda b: attacks.adam_pgd(b, 3), LINF),
+    'pgd_l1': (lambda b: attacks.pgd_l1(b, 3), L1),
+    'pgd_l0': (lambda b: attacks.pgd_l0(b, 3), L0),
+    'apgd': (lambda b: attacks.apgd(b, 6), LINF),
+    'apgd dlr': (lambda b: attacks.apgd(b, 6, losses.dlr), L2),
+    'apgd l1': (lambda b: attacks.apgd(b, 6), L1),
+    'frank_wolfe': (lambda b: attacks.frank_wolfe(b, 3), L2),
+    'nes': (lambda b: attacks.nes(b, 30, samples=3), LINF),
+    'spsa': (lambda b: attacks.spsa(b, 30, samples=3), LINF),
+    'square': (lambda b: attacks.square(b, 12), LINF),
+    'square l2': (lambda b: attacks.square(b, 12), L2),
+    'random_search': (lambda b: attacks.random_search(b, 6), L1),
+    'quantised': (lambda b: attacks.quantised(attacks.pgd(b, 3), repairs=1), LINF),
+    'restarts': (lambda b: attacks.restarts(attacks.pgd(b, 2), 2), L2),
+    'targeted': (lambda b: attacks.targeted(attacks.pgd(b, 2), 1), LINF),
+    'worst_of': (lambda b: attacks.worst_of([attacks.fgm(b)]), L2),
+}
+
+# Minimum norm: the closest adversarial example, within a radius.
+MINIMUM = {
+    'fab': (lambda b: attacks.fab(b, 6), LINF),
+    'fab l2': (lambda b: attacks.fab(b, 6, random_start=True), L2),
+    'fab l1': (lambda b: attacks.fab(b, 6), L1),
+    'deepfool': (lambda b: attacks.deepfool(b, 6), L2),
+    'ddn': (lambda b: attacks.ddn(b, 12), L2),
+    'fmn': (lambda b: attacks.fmn(b, 12), L2),
+    'fmn l0': (lambda b: attacks.fmn(b, 12), L0),
+    'carlini_wagner': (lambda b: attacks.carlini_wagner(b, 10, 2, c=1.0), L2),
+    'carlini_wagner linf': (lambda b: attacks.carlini_wagner(b, 10, 2, c=1.0), LINF),
+    'carlini_wagner l0': (lambda b: attacks.carlini_wagner(b, 10, 2, c=1.0), L0),
+    'ead': (lambda b: attacks.ead(b, 10, 2, c=1.0), L1),
+    'lbfgs': (lambda b: attacks.lbfgs(b, 4, 2, c=1.0, trials=4), L2),
+    'jsma': (lambda b: attacks.jsma(b), L0),
+    'boundary': (lambda b: attacks.boundary(b, 60, tries=10), L2),
+    'hop_skip_jump': (
+        lambda b: attacks.hop_skip_jump(b, 80, first=5, tries=10, bisections=6),
+        L2,
+    ),
+}
+ALL = FIXED | MINIMUM
+every = pytest.mark.parametrize('name', ALL)
+fixed = pytest.mark.parametrize('name', FIXED)
+minimal = pytest.mark.parametrize('name', MINIMUM)
+
+# Not attacks in a norm ball, or no attacks: helpers, types and combinators.
+OTHERS = {
+    'Aim', 'Apgd', 'Ascent', 'AscentState', 'Ensemble', 'Entry', 'Eot', 'Found', 'Goal',
+    'adam', 'autoattack', 'bpda', 'catalogue', 'chain', 'checkpoints', 'clean',
+    'constant',
+    'diverse', 'ensemble', 'eot', 'from_prediction', 'gaussian', 'momentum',
+    'normalised', 'perturb', 'rescaled', 'scales', 'sparse', 'spatial', 'steepest',
+    'translation', 'unclipped', 'uniform', 'universal', 'views',
+}  # fmt: skip
+
+
+def test_the_table_is_complete():
+    named = {name.split()[0] for name in ALL}
+    assert named | OTHERS == set(attacks.__all__)
+    assert not named & OTHERS
+
+
+@functools.cache
+def built(name, factor=1.0):
+    make, ball = ALL[name]
+    return make(ball.replace(eps=ball.eps * factor))
+
+
+def ball_of(name):
+    return ALL[name][1]
+
+
+def check_feasible(name, adv, x):
+    assert adv.shape == x.shape
+    assert adv.dtype == x.dtype
+    assert np.isfinite(adv).all()
+    assert np.asarray(ball_of(name).contains(adv, x)).all()
+
+
+# ------------------------------------------------------------------------------- models
+
+
+def _edge(params, x):
+    """The network of the contract, with fewer classes and switches of its own."""
+    flat = x.reshape(x.shape[0], -1)
+    hidden = jnp.tanh(flat @ params['w1'] + params['b1'])
+    logits = hidden @ params['w2'] + params['b2']
+    bright = flat[:, :1] > params['nan_from']
+    return jnp.where(bright, jnp.nan, logits).astype(params['like'].dtype)
+
+
+def edge(classes=4, scale=1.0, tie=False, nan_from=2.0, dtype=jnp.float32):
+    params = dict(network().args[0])
+    w2 = scale * params['w2'][:, :classes]
+    w2 = jnp.concatenate([w2[:, :1], w2[:, :1], w2[:, 2:]], axis=1) if tie else w2
+    params |= {
+        'w2': w2,
+        'b2': jnp.zeros((1, classes)),
+        'nan_from': jnp.float32(nan_from),
+        'like': jnp.zeros((), dtype),
+    }
+    return jax.tree_util.Partial(_edge, params)
+
+
+def labels(f, x):
+    return jnp.argmax(f(x), axis=1).astype(jnp.int32)
+
+
+# -------------------------------------------------------------------------------- tests
+
+
+# One program more for each: of three classes only where they are a case of their own.
+THREE = ['pgd dlr', 'apgd dlr', 'targeted', 'fab', 'deepfool', 'jsma']
+
+
+@pytest.mark.parametrize(
+    ('name', 'classes'), [*((n, 2) for n in ALL), *((n, 3) for n in THREE)]
+)
+def test_few_classes(name, classes):
+    f, (x, _) = edge(classes), images()
+    y = labels(f, x)
+    if 'dlr' in name and classes == 2:
+        message = "'dlr' needs at least 3 classes, the model has 2: use 'margin'"
+        with pytest.raises(ValueError, match=message):
+            run(built(name), f, KEY, x, y)
+        return
+    adv = run(built(name), f, KEY, x, y)
+    check_feasible(name, adv, x)
+    assert (margin(f, adv, y) >= margin(f, x, y) - 1e-5).mean() > 0.6
+
+
+@pytest.mark.parametrize(('version', 'classes'), [('plus', 2), ('standard', 3)])
+def test_autoattack_knows_few_classes(version, classes):
+    f, (x, _) = edge(classes), images()
+    y = labels(f, x)
+    attack = attacks.autoattack(LINF, version, classes=classes, steps=4, queries=8)
+    adv = run(attack, f, KEY, x, y)
+    check_feasible('pgd', adv, x)
+    assert (margin(f, adv, y) > margin(f, x, y)).all()
+    with pytest.raises(ValueError, match='classes must be an integer >= 2, got 1'):
+        attacks.autoattack(LINF, classes=1)
+
+
+@every
+def test_ties(name):
+    """Classes 0 and 1 are always equal: a tie is no proof of an error."""
+    f, (x, _) = edge(tie=True), images()
+    y = labels(f, x)
+    adv = run(built(name), f, KEY, x, y)
+    check_feasible(name, adv, x)
+    if name in MINIMUM:
+        wrong = margin(f, adv, y) > 0
+        moved = np.asarray(adv != x).any(axis=(1, 2, 3))
+        np.testing.assert_array_equal(wrong, moved)
+
+
+@minimal
+def test_minimum_norm_attacks_leave_errors_as_they_are(name):
+    f, (x, y) = edge(), images()
+    wrong = y.at[1:].set((y[1:] + 1) % 4)
+    adv = run(built(name), f, KEY, x, wrong)
+    check_feasible(name, adv, x)
+    np.testing.assert_array_equal(adv[1:], x[1:])
+
+
+@fixed
+def test_errors_stay_errors(name):
+    f, (x, y) = edge(), images()
+    wrong = (y + 1) % 4
+    adv = run(built(name), f, KEY, x, wrong)
+    check_feasible(name, adv, x)
+    assert (margin(f, adv, wrong) > 0).mean() > 0.8
+
+
+@every
+def test_a_constant_model(name):
+    f, (x, y) = edge(scale=0.0), images()
+    adv = run(built(name), f, KEY, x, y)
+    check_feasible(name, adv, x)
+    if name in MINIMUM:
+        # Class 0 is a tie with the others: nothing is an error, or all is.
+        np.testing.assert_array_equal(adv, x)
+
+
+@every
+def test_nan_logits_of_some_do_not_touch_the_others(name):
+    x, y = images()
+    bright = x.at[2, 0, 0, 0].set(0.95)
+    others = np.array([0, 1, 3, 4, 5])
+    low = x.at[:, 0, 0, 0].set(0.1)
+    both = []
+    small = {'fab l2', 'carlini_wagner l0', 'pgd_l0', 'jsma', 'fmn l0'}
+    radius = 1e-3 if name not in small else 1.0
+    for third in (bright[2], low[2]):
+        batch = low.at[2].set(third)
+        attack = built(name, radius)
+        both.append(np.asarray(run(attack, edge(nan_from=0.9), KEY, batch, y)))
+        assert np.isfinite(both[-1]).all()
+        assert np.asarray(ball_of(name).contains(both[-1], batch)).all()
+    np.testing.assert_array_equal(both[0][others], both[1][others])
+
+
+@every
+def test_saturated_logits(name):
+    f, (x, y) = edge(scale=1e3), images()
+    adv = run(built(name), f, KEY, x, y)
+    check_feasible(name, adv, x)
+
+
+@every
+def test_one_example_and_logits_of_low_precision(name):
+    f, (x, _) = edge(dtype=jnp.bfloat16), images()
+    assert f(x).dtype == jnp.bfloat16
+    x, y = x[:1], labels(f, x)[:1]
+    adv = run(built(name), f, KEY, x, y)
+    check_feasible(name, adv, x)
+    if name.startswith(('square', 'random')):
+        return  # They never look at the image itself.
+    # Not worse than the image itself by more than the logits can tell. The Square
+    # Attack starts from stripes or tiles, which may be.
+    if 'square' not in name:
+        assert (margin(edge(), adv, y) - margin(edge(), x, y)).min() > -0.05
+
+
+# Those that end when the last example of a batch is done.
+PATIENT = [
+    'apgd l1', 'nes', 'spsa', 'square', 'random_search', 'fab', 'deepfool', 'lbfgs',
+    'carlini_wagner linf', 'carlini_wagner l0', 'jsma', 'boundary', 'hop_skip_jump',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('name', PATIENT)
+def test_an_example_alone_fares_as_in_a_batch(name):
+    f, (x, y) = edge(), images()
+    one = run(built(name), f, KEY, x[:1], y[:1])
+    check_feasible(name, one, x[:1])
+    whole = run(built(name), f, KEY, x, y)
+    np.testing.assert_allclose(
+        margin(f, one, y[:1]), margin(f, whole, y)[:1], rtol=1e-3, atol=1e-3
+    )
+
+
+@every
+def test_a_radius_of_zero_returns_the_image(name):
+    f, (x, y) = edge(), images()
+    if name == 'quantised':
+        x = data.to_float(np.uint8(np.round(np.asarray(x) * 255)))
+    adv = run(built(name, 0.0), f, KEY, x, y)
+    np.testing.assert_array_equal(adv, x)
+
+
+@pytest.mark.parametrize('eps', [1e6, float('inf')])
+@every
+def test_huge_radii(name, eps):
+    f, (x, y) = edge(), images()
+    make, ball = ALL[name]
+    adv = run(make(ball.replace(eps=jnp.float32(eps))), f, KEY, x, y)
+    assert np.isfinite(adv).all()
+    assert adv.min() >= 0
+    assert adv.max() <= 1
+    assert (margin(f, adv, y) > margin(f, x, y) - 1e-4).mean() >= 0.5
+
+
+@pytest.mark.parametrize('dtype', ['int32', 'uint8', 'bfloat16', 'float16'])
+@every
+def test_images_that_are_no_floats_are_refused(name, dtype):
+    f, (x, y) = edge(), images()
+    with pytest.raises(ValueError, match=f'must be float32 .*got {dtype}'):
+        built(name)(f, KEY, jnp.asarray(x * 255).astype(dtype), y)
+
+
+# --------------------------------------------------------------------------- validation
+
+WRONG_BALL = {
+    'fgsm': (L2, 'fgsm is defined on linf balls, got L2'),
+    'pgd_l1': (L2, 'ball of pgd_l1 must be one of .*got L2'),
+    'pgd_l0': (L1, 'ball of pgd_l0 must be one of .*got L1'),
+    'apgd': (L0, 'ball of apgd must be one of .*got L0'),
+    'frank_wolfe': (L0, 'ball of frank_wolfe must be one of .*got L0'),
+    'square': (L0, 'ball of square must be one of .*got L0'),
+    'fab': (L0, 'ball of fab must be one of .*got L0'),
+    'deepfool': (L0, 'ball of deepfool must be one of .*got L0'),
+    'ddn': (LINF, r"ball of ddn must be one of \['l2'\], got Linf"),
+    'fmn': ('l2', 'eps must be a radius >= 0, got l2'),
+    'carlini_wagner': (L1, 'ball of carlini_wagner must be one of .*got L1'),
+    'ead': (L2, r"ball of ead must be one of \['l1'\], got L2"),
+    'lbfgs': (L1, 'ball of lbfgs must be one of .*got L1'),
+    'jsma': (LINF, 'ball of jsma must be one of .*got Linf'),
+    'boundary': (LINF, 'ball of boundary must be one of .*got Linf'),
+    'hop_skip_jump': (L0, 'ball of hop_skip_jump must be one of .*got L0'),
+    'autoattack': (L0, 'ball of autoattack must be one of .*got L0'),
+    'pgd': (-0.1, 'eps must be a radius >= 0, got -0.1'),
+    'bim': (float('nan'), 'eps must be a radius >= 0, got nan'),
+}
+
+
+@pytest.mark.parametrize('name', WRONG_BALL)
+def test_wrong_balls_are_refused(name):
+    ball, message = WRONG_BALL[name]
+    with pytest.raises(ValueError, match=message):
+        getattr(attacks, name)(ball)
+
+
+COUNTS = {
+    'steps': ['bim', 'pgd', 'mi_fgsm', 'ni_fgsm', 'vmi_fgsm', 'adam_pgd', 'pgd_l1',
+              'pgd_l0', 'apgd', 'frank_wolfe', 'fab', 'deepfool', 'ddn', 'fmn',
+              'carlini_wagner', 'ead', 'lbfgs', 'universal', 'autoattack'],
+    'queries': ['square', 'random_search', 'boundary', 'hop_skip_jump', 'nes', 'spsa'],
+    'samples': ['vmi_fgsm', 'nes', 'spsa'],
+    'searches': ['carlini_wagner', 'ead', 'lbfgs'],
+    'tries': ['boundary', 'hop_skip_jump'],
+    'trials': ['lbfgs'],
+    'memory': ['lbfgs'],
+    'classes': ['fab', 'deepfool'],
+    'batch': ['universal'],
+}  # fmt: skip
+
+
+def default_ball(name):
+    found = [ball for key, (_, ball) in ALL.items() if key == name]
+    return found[0] if found else LINF
+
+
+@pytest.mark.parametrize('value', [0, -1, 2.5, True, '3'])
+@pytest.mark.parametrize(
+    ('option', 'name'), [(o, name) for o, names in COUNTS.items() for name in names]
+)
+def test_bad_counts_are_refused(option, name, value):
+    message = f'{option} must be an integer >= [0-9]+, got {value!r}'
+    with pytest.raises(ValueError, match=message):
+        getattr(attacks, name)(default_ball(name), **{option: value})
+
+
+NUMBERS = [
+    ('pgd', 'rate', -0.5, 'rate must be a step size >= 0'),
+    ('pgd', 'rate', float('nan'), 'rate must be a step size >= 0'),
+    ('bim', 'rate', '0.1', 'rate must be a step size >= 0'),
+    ('apgd', 'rho', -0.1, r'rho must lie in \[0, 1\], got -0.1'),
+    ('apgd', 'rho', float('nan'), r'rho must lie in \[0, 1\], got nan'),
+    ('pgd_l1', 'quantile', 1.0, r'quantile must lie in \[0, 1\), got 1.0'),
+    ('frank_wolfe', 'rate', 1.5, r'rate must lie in \[0, 1\], got 1.5'),
+    ('frank_wolfe', 'beta', -0.5, r'beta must lie in \[0, 1\], got -0.5'),
+    ('fab', 'alpha_max', 0.0, 'alpha_max must be a number > 0, got 0.0'),
+    ('fab', 'eta', -1.0, 'eta must be a number > 0, got -1.0'),
+    ('fab', 'beta', float('nan'), 'beta must be a number > 0, got nan'),
+    ('fab', 'refine', -1, 'refine must be an integer >= 0, got -1'),
+    ('deepfool', 'overshoot', -0.1, 'overshoot must be >= 0, got -0.1'),
+    ('ddn', 'gamma', 1.0, r'gamma must lie in \(0, 1\), got 1.0'),
+    ('ddn', 'first', 0.0, 'first must be a number > 0, got 0.0'),
+    ('fmn', 'gamma', 0.0, r'gamma must lie in \(0, 1\), got 0.0'),
+    ('fmn', 'alpha', 0.0, 'alpha must be a number > 0, got 0.0'),
+    ('carlini_wagner', 'kappa', -1.0, 'kappa must be >= 0, got -1.0'),
+    ('carlini_wagner', 'c', 0.0, 'c must be a number > 0, got 0.0'),
+    ('carlini_wagner', 'rate', 0.0, 'rate must be a number > 0, got 0.0'),
+    ('ead', 'beta', -1.0, 'kappa and beta must be >= 0, got 0.0 and -1.0'),
+    ('ead', 'rule', 'l2', "rule must be 'l1' or 'elastic', got 'l2'"),
+    ('lbfgs', 'c', -1.0, 'c must be a number > 0, got -1.0'),
+    ('jsma', 'theta', 0.0, 'theta must not be 0'),
+    ('jsma', 'budget', 0.0, r'budget must lie in \(0, 1\], got 0.0'),
+    ('square', 'p_init', 0.0, r'p_init must lie in \(0, 1\], got 0.0'),
+    ('nes', 'sigma', float('nan'), 'sigma must be a number > 0, got nan'),
+    ('spsa', 'rate', 0.0, 'rate must be a number > 0, got 0.0'),
+    ('universal', 'most', 0.0, 'most must be a number > 0, got 0.0'),
+    ('mi_fgsm', 'decay', float('nan'), 'decay must be .*, got nan'),
+    ('vmi_fgsm', 'beta', -1.0, 'beta must be .*, got -1.0'),
+    ('autoattack', 'version', 'fast', "version must be one of .*got 'fast'"),
+]
+
+
+@pytest.mark.parametrize(('name', 'option', 'value', 'message'), NUMBERS)
+def test_bad_numbers_are_refused(name, option, value, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(attacks, name)(default_ball(name), **{option: value})
+
+
+@every
+def test_bad_losses_are_refused(name):
+    """Where there is a loss to choose, a name of one is not one."""
+    factory = getattr(attacks, name.split()[0])
+    if 'loss' not in inspect.signature(factory).parameters:
+        return
+    with pytest.raises(ValueError, match="loss must be a function, got 'dlr'"):
+        factory(ball_of(name), loss='dlr')
+
+
+def test_combinators_refuse_bad_numbers():
+    for value in (0, -1, 1.5, '2'):
+        with pytest.raises(ValueError, match='count must be an integer >= 1'):
+            attacks.restarts(built('pgd'), value)
+        with pytest.raises(ValueError, match='classes must be an integer >= 1'):
+            attacks.targeted(built('pgd'), value)
+    with pytest.raises(ValueError, match='classes must be at most 3'):
+        attacks.targeted(built('pgd'), 4)(network(), KEY, *images())
+    with pytest.raises(ValueError, match='attacks must hold at least one attack'):
+        attacks.worst_of([])
+    assert contract.BATCH == BATCH
