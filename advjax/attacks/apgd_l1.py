@@ -16,6 +16,7 @@ Reference: Croce and Hein 2021, arXiv 2103.01208, algorithm 1 and section 4, wit
 the authors' code for the constants.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -163,7 +164,7 @@ class ApgdL1:
             zip((f for f, _ in self.stages), self._lengths(), strict=True)
         ):
             ball = balls.with_eps(self.ball, self.ball.eps * factor)
-            attack = self.replace(ball=ball)
+            attack = dataclasses.replace(self, ball=ball)
             x, best = attack._run(
                 objective, each, ball.project(x, x0), x0, stage == 0, length, draws
             )

@@ -140,7 +140,8 @@ def solve(
         step = towards(jnp.ones_like(apart))[0]
         _, back = jax.vjp(image, w)
         step = step + back(wide(c, x0) * gradient)[0]
-        update, moments = adam.update(step, moments)
+        moved: tuple[Any, Any] = adam.update(step, moments)
+        update, moments = moved
         w = jnp.where(wide(running, w), w - rate * update, w)
 
         cost = jnp.nan_to_num(apart + c * value, nan=jnp.inf)

@@ -53,7 +53,8 @@ class Estimated:
                 batched = jnp.ndim(a) > 0 and jnp.shape(a)[0] == x.shape[0]
                 return choose(active, a, b) if batched else a
 
-            kept = jax.tree.map(pick, new._replace(key=0), state._replace(key=0))
+            # Keys do not change, and are no arrays to choose from.
+            kept = jax.tree.map(pick, new._replace(key=x), state._replace(key=x))
             return kept._replace(key=state.key)
 
         def unfinished(carry):

@@ -47,10 +47,9 @@ class Quantised:
         ``x`` should hold whole levels itself, as decoded images do: only then is there
         a grid point in every ball.
         """
-        found = balls.of(self.attack)
-        if not found or found[0].bounds is None:
+        ball = next(iter(balls.of(self.attack)), None)
+        if ball is None or ball.bounds is None:
             raise ValueError('attack must have a ball with bounds, whose levels count')
-        ball = found[0]
         goal = Goal(logits_fn, losses.margin, y, target)
         low, high = ball.bounds
         level = (high - low) / (self.levels - 1)

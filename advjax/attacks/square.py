@@ -113,8 +113,9 @@ class Square:
         start = begin(self.ball, keys.fold(each, 0), x)
         value, rank = values(start, keys.fold(each, 0))
         state = SquareState(start, value, rank, jnp.ones(x.shape[0], jnp.int32))
+        _, height, width, _ = x.shape
         side = jnp.asarray(
-            sides(max(self.queries - 1, 1), self.p_init, *x.shape[1:3], kind)
+            sides(max(self.queries - 1, 1), self.p_init, height, width, kind)
         )
 
         def unfinished(carry):
