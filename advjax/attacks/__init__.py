@@ -9,30 +9,7 @@ An attack is a pytree: pass it to ``jit`` as an argument, ``vmap`` over its eps,
 
 from advjax.attacks.adaptive import bpda, rescaled
 from advjax.attacks.apgd import Apgd, apgd, checkpoints
-from advjax.attacks.ascent import (
-    Ascent,
-    AscentState,
-    adam,
-    adam_pgd,
-    bim,
-    clean,
-    constant,
-    fgm,
-    fgsm,
-    gaussian,
-    mi_fgsm,
-    momentum,
-    ni_fgsm,
-    normalised,
-    pgd,
-    pgd_l0,
-    pgd_l1,
-    sparse,
-    steepest,
-    unclipped,
-    uniform,
-    vmi_fgsm,
-)
+from advjax.attacks.ascent import Ascent, AscentState
 from advjax.attacks.autoattack import autoattack
 from advjax.attacks.boundary import boundary
 from advjax.attacks.carlini_wagner import carlini_wagner
@@ -51,11 +28,34 @@ from advjax.attacks.hop_skip_jump import hop_skip_jump
 from advjax.attacks.jsma import jsma
 from advjax.attacks.lbfgs import lbfgs
 from advjax.attacks.logits import Ensemble, Eot, ensemble, eot
+from advjax.attacks.named import (
+    adam_pgd,
+    bim,
+    fgm,
+    fgsm,
+    mi_fgsm,
+    ni_fgsm,
+    pgd,
+    pgd_l0,
+    pgd_l1,
+    vmi_fgsm,
+)
 from advjax.attacks.quantised import quantised
 from advjax.attacks.random_search import random_search
 from advjax.attacks.spatial import spatial
 from advjax.attacks.square import square
-from advjax.attacks.transfer import chain, diverse, scales, translation, views
+from advjax.attacks.starts import (
+    clean,
+    constant,
+    gaussian,
+    normalised,
+    sparse,
+    steepest,
+    unclipped,
+    uniform,
+)
+from advjax.attacks.transfer import diverse, scales, views
+from advjax.attacks.transforms import adam, chain, momentum, translation
 from advjax.attacks.tree import perturb
 from advjax.attacks.universal import universal
 

@@ -12,18 +12,6 @@ from typing import Any, Literal
 
 from advjax import balls
 from advjax.attacks.apgd import apgd
-from advjax.attacks.ascent import (
-    adam_pgd,
-    bim,
-    fgm,
-    fgsm,
-    mi_fgsm,
-    ni_fgsm,
-    pgd,
-    pgd_l0,
-    pgd_l1,
-    vmi_fgsm,
-)
 from advjax.attacks.autoattack import autoattack
 from advjax.attacks.boundary import boundary
 from advjax.attacks.carlini_wagner import carlini_wagner
@@ -37,6 +25,18 @@ from advjax.attacks.frank_wolfe import frank_wolfe
 from advjax.attacks.hop_skip_jump import hop_skip_jump
 from advjax.attacks.jsma import jsma
 from advjax.attacks.lbfgs import lbfgs
+from advjax.attacks.named import (
+    adam_pgd,
+    bim,
+    fgm,
+    fgsm,
+    mi_fgsm,
+    ni_fgsm,
+    pgd,
+    pgd_l0,
+    pgd_l1,
+    vmi_fgsm,
+)
 from advjax.attacks.random_search import random_search
 from advjax.attacks.spatial import spatial
 from advjax.attacks.square import square

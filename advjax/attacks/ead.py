@@ -76,9 +76,7 @@ class Ead:
                 choose(closer, point, best.x), jnp.where(closer, cost, best.norm)
             )
 
-        def search(carry, _):
-            best, low, high, c = carry
-
+        def solve(c):
             def shortfall(logits):
                 return -jnp.minimum(goal.loss_of(logits), self.kappa)
 
@@ -97,28 +95,13 @@ class Ead:
 
             inner = x, x, minimum.none(x)
             (_, _, new), _ = jax.lax.scan(body, inner, jnp.arange(self.steps))
-            closer = new.norm < best.norm
-            best = Nearest(
-                choose(closer, new.x, best.x), jnp.where(closer, new.norm, best.norm)
-            )
-            high = jnp.where(new.found, jnp.minimum(high, c), high)
-            low = jnp.where(new.found, low, jnp.maximum(low, c))
-            c = jnp.where(jnp.isfinite(high), (low + high) / 2, c * 10)
-            return (best, low, high, c), None
+            return new
 
         best = minimum.start(goal, x)
-        zero = jnp.zeros_like(best.norm)
-        carry = best, zero, zero + jnp.inf, zero + self.c
-        best = jax.lax.scan(search, carry, length=self.searches)[0][0]
+        best = minimum.search_constant(solve, best, self.c, self.searches)
         norm = jnp.where(best.found, self.ball.norm(best.x - x), jnp.inf)
         best = Nearest(best.x, norm.astype(best.norm.dtype))
-        refined = minimum.refine(best, goal, self.ball, x, self.refine)
-        confident = self.kappa > 0
-        found = Nearest(
-            jnp.where(confident, best.x, refined.x),
-            jnp.where(confident, best.norm, refined.norm),
-        )
-        return minimum.result(found, self.ball, x)
+        return minimum.finish(self, best, goal, x)
 
 
 def ead(

@@ -15,11 +15,13 @@ import jax.numpy as jnp
 from flax import struct
 
 from advjax import keys, losses
-from advjax.attacks.ascent import Ascent, AscentState, adam, clean
+from advjax.attacks.ascent import Ascent, AscentState
 from advjax.attacks.checks import check_count, check_loss, check_positive
 from advjax.attacks.found import Found
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import Differences
+from advjax.attacks.starts import clean
+from advjax.attacks.transforms import adam
 from advjax.balls import Ball, as_ball
 from advjax.rows import choose
 from advjax.types import Array, Key, LogitsFn, Loss, check_images, dataclass

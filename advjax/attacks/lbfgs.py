@@ -185,22 +185,12 @@ class Lbfgs:
         check_images(x)
         goal = minimum.goal_at(x, logits_fn, self.loss, y, target)
 
-        def search(carry, _):
-            best, low, high, c = carry
-            new = self._minimise(goal, x, c)
-            closer = new.norm < best.norm
-            best = Nearest(
-                choose(closer, new.x, best.x), jnp.where(closer, new.norm, best.norm)
-            )
-            high = jnp.where(new.found, jnp.minimum(high, c), high)
-            low = jnp.where(new.found, low, jnp.maximum(low, c))
-            c = jnp.where(jnp.isfinite(high), (low + high) / 2, c * 10)
-            return (best, low, high, c), None
-
-        best = minimum.start(goal, x)
-        zero = jnp.zeros_like(best.norm)
-        carry = best, zero, zero + jnp.inf, zero + self.c
-        best = jax.lax.scan(search, carry, length=self.searches)[0][0]
+        best = minimum.search_constant(
+            lambda c: self._minimise(goal, x, c),
+            minimum.start(goal, x),
+            self.c,
+            self.searches,
+        )
         best = minimum.refine(best, goal, self.ball, x, self.refine)
         return minimum.result(best, self.ball, x)
 

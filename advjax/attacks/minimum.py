@@ -6,6 +6,7 @@ the threat model's where only adversarial examples within it are of use. It retu
 the closest adversarial example, and the clean image where none was found.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -72,6 +73,41 @@ def update(best: Nearest, ball: Ball, x: Array, x0: Array, won: Array) -> Neares
     return Nearest(choose(closer, x, best.x), jnp.where(closer, norm, best.norm))
 
 
+def closer(one: Nearest, other: Nearest) -> Nearest:
+    """The closer of two per example, the first of equals."""
+    better = other.norm < one.norm
+    x = choose(better, other.x, one.x)
+    return Nearest(x, jnp.where(better, other.norm, one.norm))
+
+
+def search_constant(
+    solve: Callable[[Array], Nearest], best: Nearest, first: Array, searches: int
+) -> Nearest:
+    """Searches the constant c with the closest success, example by example.
+
+    Tenfold after a failure as long as nothing has succeeded, then by bisection between
+    the largest c that failed and the smallest that succeeded.
+
+    Args:
+      solve: c (B,) -> the closest success found with it.
+      best: what is known before.
+      first: the first c.
+      searches: number of values.
+    """
+
+    def search(carry, _):
+        best, low, high, c = carry
+        new = solve(c)
+        high = jnp.where(new.found, jnp.minimum(high, c), high)
+        low = jnp.where(new.found, low, jnp.maximum(low, c))
+        c = jnp.where(jnp.isfinite(high), (low + high) / 2, c * 10)
+        return (closer(best, new), low, high, c), None
+
+    zero = jnp.zeros_like(best.norm)
+    carry = best, zero, zero + jnp.inf, zero + first
+    return jax.lax.scan(search, carry, length=searches)[0][0]
+
+
 def refine(best: Nearest, goal: Goal, ball: Ball, x0: Array, steps: int) -> Nearest:
     """Bisects the segment between the clean image and the example found.
 
@@ -95,3 +131,13 @@ def refine(best: Nearest, goal: Goal, ball: Ball, x0: Array, steps: int) -> Near
 def result(best: Nearest, ball: Ball, x0: Array) -> Array:
     """The example found, and the clean image where none lies in the ball."""
     return choose(best.found & contains(ball, best.x, x0), best.x, x0)
+
+
+def finish(attack: Any, best: Nearest, goal: Goal, x0: Array) -> Array:
+    """The result, refined unless it was to be confident (``attack.kappa`` > 0)."""
+    refined = refine(best, goal, attack.ball, x0, attack.refine)
+    # A confident example must not be moved back to the boundary.
+    confident = attack.kappa > 0
+    x = jnp.where(confident, best.x, refined.x)
+    norm = jnp.where(confident, best.norm, refined.norm)
+    return result(Nearest(x, norm), attack.ball, x0)

@@ -20,9 +20,9 @@ import numpy as np
 from flax import struct
 
 from advjax import balls, keys, losses
-from advjax.attacks.ascent import pgd
 from advjax.attacks.checks import check_count
 from advjax.attacks.goal import Goal
+from advjax.attacks.named import pgd
 from advjax.rows import choose
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 

@@ -10,17 +10,15 @@ what the views have in common:
 ``views`` is a combinator on the logits function; ``translation`` one on the gradient.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import struct
 
 from advjax import keys
-from advjax.attacks.checks import check_count, check_positive
+from advjax.attacks.checks import check_count
 from advjax.types import Array, Key, LogitsFn, as_pytree, dataclass
 
 
@@ -149,49 +147,3 @@ def scales(copies: int = 5) -> Scales:
     Reference: Lin et al. 2020, arXiv 1908.06281, equation 6 (SI).
     """
     return Scales(copies=check_count('copies', copies))
-
-
-@functools.cache
-def translation(size: int = 7, sigma: float = 3.0) -> optax.GradientTransformation:
-    r"""Translation invariance: the gradient convolved with a Gaussian.
-
-    .. math:: W * \nabla_x L(x, y)
-
-    Args:
-      size: side of the kernel, odd; 15 for ImageNet in the paper.
-      sigma: its standard deviation in pixels.
-
-    Raises:
-      ValueError: if ``size`` is even.
-
-    Reference: Dong et al. 2019, arXiv 1904.02884, equation 9 (TI).
-    """
-    check_positive('sigma', sigma)
-    if check_count('size', size) % 2 == 0:
-        raise ValueError(f'size must be odd, got {size}')
-    reach = size // 2
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel /= kernel.sum()
-
-    def smooth(x: Array, axis: int) -> Array:
-        # The kernel is separable, and shifts are fast everywhere.
-        widths = [(reach, reach) if a == axis else (0, 0) for a in range(x.ndim)]
-        wide = jnp.pad(x, widths)
-        length = x.shape[axis]
-        parts = [
-            w * jax.lax.slice_in_dim(wide, i, i + length, axis=axis)
-            for i, w in enumerate(kernel.astype(np.float32))
-        ]
-        return sum(parts[1:], parts[0])
-
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        del params, extra
-        return smooth(smooth(updates, 1), 2), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-@functools.cache
-def chain(*transforms: optax.GradientTransformation) -> optax.GradientTransformation:
-    """``optax.chain``, cached: equal attacks share a compiled program."""
-    return optax.chain(*transforms)

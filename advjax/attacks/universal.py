@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from advjax import keys
-from advjax.attacks.ascent import Ascent, pgd
+from advjax.attacks.ascent import Ascent
 from advjax.attacks.checks import check_count, check_positive
 from advjax.attacks.goal import Goal
+from advjax.attacks.named import pgd
 from advjax.balls import Ball, as_ball
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
