@@ -460,6 +460,12 @@ def kind(ball: Ball) -> str:
     return getattr(ball, 'kind', 'other')
 
 
+def confine(ball: Ball, x: Array, otherwise: Array | float = 0.0) -> Array:
+    """Keeps x where a masked ball allows a change; elsewhere it is ``otherwise``."""
+    allowed: Any = getattr(ball, 'allowed', None)
+    return x if allowed is None else jnp.where(allowed(x), x, otherwise)
+
+
 def radius(ball: Ball, x0: Array) -> Array:
     """The radius (B,), but no more than what the bounds leave of the whole space.
 

@@ -10,7 +10,6 @@ import optax
 import pytest
 
 from advjax import attacks, balls, keys, losses
-from advjax.attacks import ascent
 from advjax.training import methods
 from tests import reference
 
@@ -712,5 +711,5 @@ def test_another_number_of_keys_is_refused():
 
 
 def test_transforms_are_cached():
-    assert ascent.momentum(0.5) is ascent.momentum(0.5)
-    assert ascent.adam() is ascent.adam()
+    assert attacks.momentum(0.5) is attacks.momentum(0.5)
+    assert attacks.adam() is attacks.adam()

@@ -282,6 +282,7 @@ def test_versions_of_autoattack():
         assert list(attacks.autoattack(0.1, version).members) == names
     plus = attacks.autoattack(0.1, 'plus').members
     assert [plus[n].count for n in ('apgd_ce', 'apgd_dlr', 'fab')] == [5, 5, 5]
+    assert plus['fab'].attack.random_start  # Else five runs would be one.
     standard = attacks.autoattack(0.1).members
     assert standard['apgd_t'].count == standard['fab_t'].count == 9
     assert standard['apgd_ce'].steps == 100

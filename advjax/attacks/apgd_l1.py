@@ -26,6 +26,7 @@ from flax import struct
 from advjax import balls, keys
 from advjax.attacks import goal as goals
 from advjax.attacks.gradients import value_and_gradient
+from advjax.balls import confine
 from advjax.rows import choose, flat, total, wide
 from advjax.types import Array, Key, LogitsFn, Loss, Objective, check_images, dataclass
 
@@ -115,8 +116,7 @@ class ApgdL1:
         """One sparse step; returns the state and the rank of its point."""
         count = state.density * jnp.size(x0[0])
         gradient = jnp.nan_to_num(state.gradient)
-        if hasattr(self.ball, 'allowed'):
-            gradient = jnp.where(self.ball.allowed(gradient), gradient, 0)
+        gradient = confine(self.ball, gradient)
         move = wide(state.size, x0) * _sparse_sign(gradient, count)
         x = self.ball.project(state.x + move, x0)
         gradient, (value, rank) = value_and_gradient(objective, x, key)

@@ -26,7 +26,7 @@ from advjax.attacks import minimum
 from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.found import Found
 from advjax.attacks.goal import Goal
-from advjax.balls import Ball, l2
+from advjax.balls import Ball, confine, l2
 from advjax.rows import choose, total, wide
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -57,8 +57,7 @@ def adversarial_start(
         i, x, found, queries = carry
         drawn = keys.draw(lambda k: draw(k, i), keys.fold(key, i))
         point = x0 + drawn if ball.bounds is None else drawn
-        if hasattr(ball, 'allowed'):
-            point = jnp.where(ball.allowed(point), point, x0)
+        point = confine(ball, point, x0)
         won = minimum.succeeds(goal, goal.logits_fn(point)) & ~found
         return i + 1, choose(won, point, x), found | won, queries + ~found
 
@@ -168,9 +167,7 @@ class Boundary:
         return Found(minimum.result(best, self.ball, x), state.queries)
 
     def _allowed(self, delta: Array) -> Array:
-        if hasattr(self.ball, 'allowed'):
-            return jnp.where(self.ball.allowed(delta), delta, 0)
-        return delta
+        return confine(self.ball, delta)
 
     def _clip(self, x: Array) -> Array:
         return x if self.ball.bounds is None else jnp.clip(x, *self.ball.bounds)

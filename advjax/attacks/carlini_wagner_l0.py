@@ -11,6 +11,7 @@ from advjax.attacks import minimum
 from advjax.attacks.carlini_wagner_solve import Problem, solve, to_free
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest
+from advjax.balls import confine
 from advjax.rows import choose, flat, total, wide
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -54,9 +55,7 @@ class CarliniWagnerL0:
         )
         clean = to_free(x, self.ball.bounds)
         best = minimum.start(goal, x)
-        every = jnp.ones_like(x, bool)
-        if hasattr(self.ball, 'allowed'):
-            every = self.ball.allowed(x)
+        every = confine(self.ball, jnp.ones_like(x, bool), False)
 
         def unfinished(state):
             return (state.runs < self.searches) & jnp.any(state.active)

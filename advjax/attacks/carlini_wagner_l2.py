@@ -8,6 +8,7 @@ from flax import struct
 from advjax import losses
 from advjax.attacks import minimum
 from advjax.attacks.carlini_wagner_solve import Problem, solve, to_free
+from advjax.balls import confine
 from advjax.rows import total
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -40,7 +41,7 @@ class CarliniWagnerL2:
             goal, self.ball, x, lambda d, _: total(d**2), self.kappa, -1.0
         )
         best = minimum.start(goal, x)
-        allowed = self.ball.allowed(x) if hasattr(self.ball, 'allowed') else None
+        allowed = confine(self.ball, jnp.ones_like(x, bool), False)
         start = to_free(x, self.ball.bounds)
         active = jnp.ones_like(best.norm, bool)
 

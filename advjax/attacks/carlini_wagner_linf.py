@@ -13,6 +13,7 @@ from advjax import losses
 from advjax.attacks import minimum
 from advjax.attacks.carlini_wagner_solve import Problem, solve, to_free
 from advjax.attacks.minimum import Nearest
+from advjax.balls import confine
 from advjax.rows import choose, total, wide
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -69,7 +70,7 @@ class CarliniWagnerLinf:
             return total(jnp.maximum(jnp.abs(delta) - wide(tau, delta), 0))
 
         problem = Problem(goal, self.ball, x, beyond, self.kappa, 1e-4)
-        allowed = self.ball.allowed(x) if hasattr(self.ball, 'allowed') else None
+        allowed = confine(self.ball, jnp.ones_like(x, bool), False)
         clean = to_free(x, self.ball.bounds)
         best = minimum.start(goal, x)
 

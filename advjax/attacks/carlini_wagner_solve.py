@@ -80,7 +80,7 @@ def solve(
     w: Array,
     c: Array,
     extra: Any,
-    allowed: Array | None,
+    allowed: Array,
     steps: int,
     rate: float,
     active: Array,
@@ -96,7 +96,7 @@ def solve(
 
     def image(w):
         x = to_range(w, bounds)
-        return x if allowed is None else jnp.where(allowed, x, x0)
+        return jnp.where(allowed, x, x0)
 
     def body(carry):
         i, w, moments, found, last, done, running = carry

@@ -24,7 +24,7 @@ from advjax import balls, losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_ball, check_count, check_loss, check_positive
 from advjax.attacks.gradients import with_logits
-from advjax.balls import Ball, l2
+from advjax.balls import Ball, confine, l2
 from advjax.rows import wide
 from advjax.types import Array, Key, LogitsFn, Loss, check_images, dataclass
 
@@ -63,8 +63,7 @@ class Ddn:
             eps = eps * jnp.where(won, 1 - self.gamma, 1 + self.gamma)
             rate = 0.01 + 0.99 * (1 + jnp.cos(jnp.pi * i / self.steps)) / 2
             gradient = jnp.nan_to_num(gradient)
-            if hasattr(self.ball, 'allowed'):
-                gradient = jnp.where(self.ball.allowed(gradient), gradient, 0)
+            gradient = confine(self.ball, gradient)
             delta = delta + rate * steepest(self.ball, gradient)
             delta = wide(eps, x) * steepest(self.ball, delta)
             if self.ball.bounds is not None:

@@ -26,7 +26,7 @@ from advjax import balls, halfspaces, losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.fab import DUAL, candidate_classes, length, linearise
-from advjax.balls import Ball, l2
+from advjax.balls import Ball, confine, l2
 from advjax.rows import choose, total
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -75,8 +75,7 @@ class DeepFool:
         def body(carry):
             i, point, best = carry
             values, gradients = linearise(goal, candidates, point)
-            if hasattr(self.ball, 'allowed'):
-                gradients = jnp.where(self.ball.allowed(x)[None], gradients, 0)
+            gradients = jax.vmap(lambda g: confine(self.ball, g))(gradients)
             rows = jnp.arange(x.shape[0])
             nearest = _nearest(kind, values, gradients)
             steps = jax.vmap(

@@ -22,7 +22,7 @@ from advjax.attacks import minimum
 from advjax.attacks.checks import check_ball, check_count, check_positive
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest
-from advjax.balls import Ball, l1
+from advjax.balls import Ball, confine, l1
 from advjax.rows import choose, total, wide
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -52,8 +52,7 @@ class Ead:
         """The proximal map of beta |x - x0|_1 on the range."""
         delta = z - x0
         x = x0 + jnp.sign(delta) * jnp.maximum(jnp.abs(delta) - self.beta, 0)
-        if hasattr(self.ball, 'allowed'):
-            x = jnp.where(self.ball.allowed(x), x, x0)
+        x = confine(self.ball, x, x0)
         return x if self.ball.bounds is None else jnp.clip(x, *self.ball.bounds)
 
     def _cost(self, delta: Array) -> Array:

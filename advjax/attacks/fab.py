@@ -31,7 +31,7 @@ from advjax.attacks import minimum
 from advjax.attacks.checks import check_ball, check_count, check_positive
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import jacobian
-from advjax.balls import Ball
+from advjax.balls import Ball, confine
 from advjax.rows import choose, flat, total, wide
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -79,8 +79,7 @@ def boundary(
       Its f (B,) and gradient (B, ...).
     """
     values, gradients = linearise(goal, candidates, x)
-    if hasattr(ball, 'allowed'):
-        gradients = jnp.where(ball.allowed(x)[None], gradients, 0)
+    gradients = jax.vmap(lambda g: confine(ball, g))(gradients)
     kind = balls.kind(ball)
     steep = jax.vmap(lambda gradient: length(DUAL[kind], gradient))(gradients)
     far = jnp.abs(values) / (1e-12 + steep)
@@ -184,8 +183,7 @@ class Fab:
 
 
 def _inside(x: Array, x0: Array, ball: Ball) -> Array:
-    if hasattr(ball, 'allowed'):
-        x = jnp.where(ball.allowed(x), x, x0)
+    x = confine(ball, x, x0)
     return x if ball.bounds is None else jnp.clip(x, *ball.bounds)
 
 

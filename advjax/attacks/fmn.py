@@ -32,7 +32,7 @@ from advjax.attacks import minimum
 from advjax.attacks.checks import check_ball, check_count, check_positive
 from advjax.attacks.fab import DUAL, length
 from advjax.attacks.gradients import with_logits
-from advjax.balls import Ball, l2
+from advjax.balls import Ball, confine, l2
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
 
@@ -83,8 +83,7 @@ class Fmn:
                 goal.logits_fn, goal.loss_of, x + delta
             )
             gradient = jnp.nan_to_num(gradient)
-            if hasattr(self.ball, 'allowed'):
-                gradient = jnp.where(self.ball.allowed(gradient), gradient, 0)
+            gradient = confine(self.ball, gradient)
             won = minimum.succeeds(goal, logits)
             before = best.found
             best = minimum.update(best, self.ball, x + delta, x, won)

@@ -32,7 +32,7 @@ from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.fab import length
 from advjax.attacks.found import Found
 from advjax.attacks.goal import Goal
-from advjax.balls import Ball, l2
+from advjax.balls import Ball, confine, l2
 from advjax.rows import choose, wide
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -133,8 +133,7 @@ class HopSkipJump:
                 return u / jnp.sqrt(jnp.sum(u**2))
 
             point = self._clip(x + wide(radius, x) * keys.draw(draw, keys.fold(key, i)))
-            if hasattr(self.ball, 'allowed'):
-                point = jnp.where(self.ball.allowed(x), point, x0)
+            point = confine(self.ball, point, x0)
             # What clipping left of the direction.
             u = (point - x) / wide(radius, x)
             won = minimum.succeeds(goal, goal.logits_fn(point))

@@ -24,7 +24,7 @@ from advjax.attacks import minimum
 from advjax.attacks.checks import check_ball
 from advjax.attacks.fab import candidate_classes
 from advjax.attacks.gradients import jacobian
-from advjax.balls import Ball, l0
+from advjax.balls import Ball, confine, l0
 from advjax.rows import choose, flat
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -102,8 +102,7 @@ class Jsma:
             _, gradients = jacobian(scores, point, vectors)
             alpha, beta = (flat(jnp.nan_to_num(g)) for g in gradients)
             open_ = (point < high) if self.theta > 0 else (point > low)
-            if hasattr(self.ball, 'allowed'):
-                open_ &= self.ball.allowed(x)
+            open_ = confine(self.ball, open_, False)
             # Darkening works by the opposite gradients.
             sign = 1.0 if self.theta > 0 else -1.0
             p, q, saliency = best_pair(sign * alpha, sign * beta, flat(open_))

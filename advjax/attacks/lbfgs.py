@@ -30,7 +30,7 @@ from advjax.attacks.checks import check_ball, check_count, check_loss, check_pos
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest
-from advjax.balls import Ball, l2
+from advjax.balls import Ball, confine, l2
 from advjax.rows import choose, total, wide
 from advjax.types import Array, Key, LogitsFn, Loss, check_images, dataclass
 
@@ -96,8 +96,7 @@ class Lbfgs:
         return 1 + self.searches * (1 + self.steps * self.trials) + self.refine
 
     def _inside(self, x: Array, x0: Array) -> Array:
-        if hasattr(self.ball, 'allowed'):
-            x = jnp.where(self.ball.allowed(x), x, x0)
+        x = confine(self.ball, x, x0)
         return x if self.ball.bounds is None else jnp.clip(x, *self.ball.bounds)
 
     def _minimise(self, goal: Goal, x0: Array, c: Array) -> Nearest:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from advjax import balls, keys
-from advjax.balls import Ball
+from advjax.balls import Ball, confine
 from advjax.types import Array, Key
 
 
@@ -27,8 +27,7 @@ def _wide(values: Array) -> Array:
 
 def _box(delta: Array, x0: Array, ball: Ball) -> Array:
     x = x0 + delta
-    if hasattr(ball, 'allowed'):
-        x = jnp.where(ball.allowed(x), x, x0)
+    x = confine(ball, x, x0)
     return x if ball.bounds is None else jnp.clip(x, *ball.bounds)
 
 

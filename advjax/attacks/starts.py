@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from advjax import keys
-from advjax.balls import Ball
+from advjax.balls import Ball, confine
 from advjax.types import Array, Key
 
 Start = Callable[[Ball, Key, Array], Array]
@@ -56,7 +56,7 @@ def sparse(quantile: float = 0.99) -> Direction:
     """
 
     def direction(ball: Ball, gradient: Array) -> Array:
-        gradient = _allowed(ball, gradient)
+        gradient = confine(ball, gradient)
         size = jnp.abs(gradient)
         axes = tuple(range(1, gradient.ndim))
         flat = size.reshape(size.shape[0], -1)
@@ -76,22 +76,13 @@ def normalised(ball: Ball, gradient: Array) -> Array:
     So that a step ``eps * rate * direction`` moves no coordinate by more than rate:
     the step for sparse balls, whose projection then chooses the coordinates.
     """
-    gradient = _allowed(ball, gradient)
+    gradient = confine(ball, gradient)
     axes = tuple(range(1, gradient.ndim))
     largest = jnp.max(jnp.abs(gradient), axis=axes, keepdims=True, initial=0.0)
     eps = jnp.asarray(ball.eps, gradient.dtype)
     eps = eps.reshape((-1,) + (1,) * (gradient.ndim - 1)) if eps.ndim else eps
     scale = largest * jnp.where(eps > 0, eps, 1)
     return jnp.where(scale > 0, gradient / jnp.where(scale > 0, scale, 1), 0)
-
-
-def _allowed(ball: Ball, gradient: Array) -> Array:
-    """The gradient without the coordinates that a mask forbids."""
-    return (
-        jnp.where(ball.allowed(gradient), gradient, 0)
-        if hasattr(ball, 'allowed')
-        else gradient
-    )
 
 
 def constant(t: Array) -> Array:
