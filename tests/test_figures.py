@@ -94,16 +94,13 @@ def test_deepfool_is_several_times_closer_than_fgsm(tfds_dir):
     assert found.mean() > 0.98
     rho = float(np.mean((e.norm[0] / size)[found]))
 
-    # The smallest radius at which one full gradient-sign step succeeds.
-    radii = jnp.linspace(0.005, 1.0, 200)
+    # As in the paper: one radius for all, the smallest that fools 90 % of them.
     step = jax.jit(lambda eps: attacks.fgsm(balls.linf(eps))(f, KEY, x, y))
-    least = np.full(len(y), np.nan)
-    for eps in radii[::-1]:
+    for eps in np.arange(0.01, 1.0, 0.01, np.float32):
         adv = step(eps)
-        wrong = np.asarray(jnp.argmax(f(adv), axis=1) != y)
-        distance = np.asarray(balls.l2(1.0).norm(adv - x))
-        least = np.where(wrong, distance, least)
-    fgsm = float(np.nanmean(least / size))
+        if float(jnp.mean(jnp.argmax(f(adv), axis=1) != y)) >= 0.9:
+            break
+    fgsm = float(np.mean(np.asarray(balls.l2(1.0).norm(adv - x)) / size))
     print(f'rho: DeepFool {rho:.3f} (paper .11), FGSM {fgsm:.3f} (paper .39)')
     assert 0.07 < rho < 0.16
     assert fgsm / rho > 2.5

@@ -7,7 +7,7 @@
 
 In L1 the members of ``standard`` have the settings of Croce and Hein 2021: APGD-CE
 with 5 restarts, APGD-T with 5 targets, both through larger radii. Gradient methods
-make 100 steps, Square 5,000 queries. Of the five runs of FAB in ``plus`` all start half a
+make 100 steps, Square 5,000 queries. All five runs of FAB in ``plus`` start half a
 radius away; in the original the first starts at the image itself.
 
 ``autoattack(ball)`` is a ``worst_of``: called as an attack it is one compiled program.
