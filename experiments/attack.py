@@ -5,7 +5,8 @@
 
 The network is that of a run of ``experiments.train`` (the adversarially trained one,
 unless ``--net`` names another of its folders), or the published MNIST network of Wong
-et al. 2020 from its ``.npz``. ``<run>/attacks/<name>/`` receives
+et al. 2020 from its ``.npz`` (then the run is ``runs/<weights>``).
+``<run>/attacks/<name>/`` receives
 
     report.html      one self-contained page
     results.json     the figures on it
@@ -276,7 +277,7 @@ def main(config: Config, folder: Path | None, progress: bool) -> dict[str, Any]:
         ball = common.build_ball('linf', 1.0)
     home = config.checkpoint
     if folder is None:
-        home = home.parent / home.stem if home.suffix else home
+        home = Path('runs') / home.stem if home.suffix == '.npz' else home
         folder = home / 'attacks' / f'{name}-{config.attack}-{norm}-{eps:.4g}'
         folder = folder.with_name(folder.name + _options(config))
     named = attack if hasattr(attack, 'members') else {config.attack: attack}

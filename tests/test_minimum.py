@@ -386,6 +386,7 @@ CASES = {
     'carlini_wagner linf': Case(
         lambda b: attacks.carlini_wagner(b, steps=3000, searches=200, rate=1e-3),
         'linf',
+        1.05,  # The penalty leaves a coordinate or two a few percent outside.
         without=(CORNER,),
     ),
     'ead': Case(

@@ -100,7 +100,7 @@ class CarliniWagnerLinf:
             c = jnp.where(won, state.c, jnp.where(lost, works, 2 * state.c))
             # From the end of a run that came within tau, else from the clean image.
             w = choose(won, solution.w, clean)
-            going = jnp.isinf(high) | (high - low > 0.005 * high)
+            going = jnp.isinf(high) | (high - low > 0.002 * high)
             active = state.active & going & (high > span / 4096)
             active &= ~(lost & jnp.isinf(high))
             return LinfState(best, tau, low, high, works, c, w, active, state.runs + 1)
