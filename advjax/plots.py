@@ -1,81 +1,22 @@
 """Figures that explain an attack and a defence, as matplotlib figures.
 
-Every function is pure: arrays and numbers in, a `Figure` out. Nothing goes through
-pyplot, so no global list of figures grows and no window system is asked for, and
-matplotlib is imported only when a figure is drawn. The style is set by a context that
-starts from matplotlib's defaults: a reader's own matplotlibrc cannot change a figure.
-
-`to_svg` turns a figure into text that may stand inside an HTML page several times
-over. Three things make that work, and each replaces something matplotlib does:
-
-- identifiers are renumbered under a prefix, so that two figures in one page cannot
-  use each other's clip paths, and the same figure gives the same bytes every time;
-- colours of this module become CSS variables with the colour itself as the fallback,
-  so that a page can give its own colours in dark mode (`PALETTE` lists the names);
-- text stays text, in the font of the page. The layout is measured with DejaVu Sans,
-  which is wider than nearly every font of a page, so that nothing overlaps there.
+Every function is pure: arrays and numbers in, a `Figure` out, in the style of
+``advjax.drawing``, which also turns it into SVG.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
 import math
-import re
-import warnings
-from collections.abc import Generator, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advjax import drawing
+from advjax.drawing import INK, MUTED
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Orange, blue, purple, ... differ in lightness as well as in hue: they stay apart for
-# colour-blind readers and on a black-and-white printer, at 3:1 or more on white.
-SERIES = ('#d9702b', '#005a8f', '#8a3a8f', '#2f8f6b', '#7a6a00', '#5b6470')
-INK, MUTED, GRID = '#1d2733', '#5d6875', '#d9dee4'
-PALETTE: Mapping[str, str] = {
-    '--figure-ink': INK,
-    '--figure-muted': MUTED,
-    '--figure-grid': GRID,
-    **{f'--figure-{index}': colour for index, colour in enumerate(SERIES)},
-}
-
-_TAG = re.compile(r'<[^>]*>')
-_REFERENCE = re.compile(r'( id="|url\(#|href="#)([^")]+)')
-_MARKERS = ('o', 's', '^', 'D', 'v', 'P')
-_STYLE = {
-    'axes.edgecolor': MUTED,
-    'axes.grid': True,
-    'axes.axisbelow': True,
-    'axes.labelcolor': INK,
-    'axes.labelsize': 12,
-    'axes.spines.right': False,
-    'axes.spines.top': False,
-    'axes.titlelocation': 'left',
-    'axes.titlesize': 12.5,
-    'font.family': 'DejaVu Sans',
-    'font.size': 12,
-    'grid.color': GRID,
-    'legend.fontsize': 12,
-    'legend.frameon': False,
-    'lines.linewidth': 2.2,
-    'lines.markersize': 5,
-    'svg.fonttype': 'none',
-    'text.color': INK,
-    # Names come from outside; a dollar sign in one must not start a formula.
-    'text.parse_math': False,
-    'xtick.color': MUTED,
-    'xtick.labelcolor': INK,
-    'xtick.labelsize': 11.5,
-    'ytick.color': MUTED,
-    'ytick.labelcolor': INK,
-    'ytick.labelsize': 11.5,
-}
 
 
 def adversarial_grid(
@@ -116,8 +57,8 @@ def adversarial_grid(
     below = [0.26 if row.get('captions') is not None else 0.04 for row in rows]
     block = sum(heights) + sum(below) + title * len(rows) + 0.1
     characters = max(int(side * 72 / 7.2), 4)
-    with _style():
-        figure = _new_figure(width, block * blocks, arrange=False)
+    with drawing.style():
+        figure = drawing.new_figure(width, block * blocks, arrange=False)
         tall = block * blocks
         for number in range(blocks):
             top = tall - number * block
@@ -128,7 +69,7 @@ def adversarial_grid(
                 figure.text(
                     0,
                     (top - title + 0.1) / tall,
-                    _label(row.get('title', ''), max(int(width * 9.5), 8)),
+                    drawing.label(row.get('title', ''), max(int(width * 9.5), 8)),
                     fontweight='bold',
                 )
                 top -= title + height
@@ -149,7 +90,7 @@ def adversarial_grid(
                         figure.text(
                             (left + side / 2) / width,
                             (top - 0.05) / tall,
-                            _label(row['captions'][index], characters),
+                            drawing.label(row['captions'][index], characters),
                             fontsize=11,
                             ha='center',
                             va='top',
@@ -182,18 +123,18 @@ def robustness_curves(
     Returns:
       The figure.
     """
-    with _style():
-        figure = _new_figure(width, height)
+    with drawing.style():
+        figure = drawing.new_figure(width, height)
         axes = figure.subplots()
         largest = 0.0
         for index, (name, sizes, accuracy) in enumerate(curves):
-            sizes = _floats(sizes)
+            sizes = drawing.floats(sizes)
             axes.plot(
                 sizes,
-                100 * _floats(accuracy),
-                label=_label(name, 32),
+                100 * drawing.floats(accuracy),
+                label=drawing.label(name, 32),
                 zorder=3,
-                **_series(index),
+                **drawing.series(index),
             )
             largest = max([largest, *sizes[np.isfinite(sizes)]])
         if chance is not None:
@@ -214,10 +155,10 @@ def robustness_curves(
             )
             largest = max(largest, eps)
         axes.set_xlim(0, (largest or 1.0) * 1.02)
-        _percent_axis(axes.yaxis, axes.set_ylim)
+        drawing.percent_axis(axes.yaxis, axes.set_ylim)
         axes.set_xlabel(quantity)
         axes.set_ylabel('right answers (%)')
-        _finish(figure, axes, width)
+        drawing.finish(figure, *axes.get_legend_handles_labels(), width)
     return figure
 
 
@@ -247,19 +188,19 @@ def attack_bars(
         place += 0.8 if name in emphasised else 0.0
         places.append(place)
         place += step
-    with _style():
-        figure = _new_figure(width, 1.25 + 0.235 * max(place, 1))
+    with drawing.style():
+        figure = drawing.new_figure(width, 1.25 + 0.235 * max(place, 1))
         axes = figure.subplots()
         for index, (name, bars) in enumerate(nets):
             values = dict(bars)
             at = [place + index for place in places]
-            accuracy = _floats([values.get(attack) for attack in attacks]) * 100
+            accuracy = drawing.floats([values.get(attack) for attack in attacks]) * 100
             axes.barh(
                 at,
                 np.nan_to_num(accuracy),
                 height=0.84,
-                color=_series(index)['color'],
-                label=_label(name, 32),
+                color=drawing.series(index)['color'],
+                label=drawing.label(name, 32),
                 zorder=3,
             )
             for y, value in zip(at, accuracy, strict=True):
@@ -274,20 +215,20 @@ def attack_bars(
         middle = (len(nets) - 1) / 2
         axes.set_yticks(
             [place + middle for place in places],
-            [_label(name, 40 if wide else 17) for name in attacks],
+            [drawing.label(name, 40 if wide else 17) for name in attacks],
         )
         for name, tick in zip(attacks, axes.get_yticklabels(), strict=True):
             if name in emphasised:
                 tick.set_fontweight('bold')
         axes.set_ylim(place - 0.9, -0.9)
-        _percent_axis(axes.xaxis, axes.set_xlim)
+        drawing.percent_axis(axes.xaxis, axes.set_xlim)
         # The numbers may stand beyond the end of the axis: the layout keeps them in.
         axes.set_xlim(0, 100)
         axes.grid(False, axis='y')
         axes.tick_params(axis='y', length=0)
         axes.spines['left'].set_visible(False)
         axes.set_xlabel('right answers (%)')
-        _finish(figure, axes, width)
+        drawing.finish(figure, *axes.get_legend_handles_labels(), width)
     return figure
 
 
@@ -306,15 +247,15 @@ def training_curves(
       The figure.
     """
     wide = width > 6
-    with _style():
-        figure = _new_figure(width, 4.0 if wide else 6.6)
+    with drawing.style():
+        figure = drawing.new_figure(width, 4.0 if wide else 6.6)
         axes, losses = figure.subplots(*((1, 2) if wide else (2, 1)))
         longest = 0
         for index, (name, history) in enumerate(histories):
-            epochs = _floats(
+            epochs = drawing.floats(
                 [row.get('epoch', place) for place, row in enumerate(history)]
             )
-            style = _series(index)
+            style = drawing.series(index)
             if len(history) > 25:
                 style = {'color': style['color']}
             longest = max([longest, *epochs[np.isfinite(epochs)]])
@@ -322,17 +263,17 @@ def training_curves(
                 ('held_out_clean', 'no attack', '-'),
                 ('held_out_robust', 'attacked', (0, (4, 2))),
             ):
-                values = _floats([row.get(key) for row in history])
+                values = drawing.floats([row.get(key) for row in history])
                 axes.plot(
                     epochs,
                     100 * values,
-                    label=f'{_label(name, 24)}, {word}',
+                    label=f'{drawing.label(name, 24)}, {word}',
                     linestyle=line,
                     **style,
                 )
-            values = _floats([row.get('train_loss') for row in history])
+            values = drawing.floats([row.get('train_loss') for row in history])
             losses.plot(epochs, values, **style)
-        _percent_axis(axes.yaxis, axes.set_ylim)
+        drawing.percent_axis(axes.yaxis, axes.set_ylim)
         axes.set_ylabel('right answers (%)')
         axes.set_title('Images not used for training')
         losses.set_title('Training loss (lower is a better fit)')
@@ -343,59 +284,8 @@ def training_curves(
             panel.set_xlabel('epoch (passes over the training images)')
             panel.xaxis.get_major_locator().set_params(integer=True)
             panel.set_xlim(-0.02 * max(longest, 1), 1.02 * max(longest, 1))
-        _finish(figure, axes, width)
+        drawing.finish(figure, *axes.get_legend_handles_labels(), width)
     return figure
-
-
-def to_svg(figure: Figure, *, prefix: str = '', alt: str = '') -> str:
-    """Renders a figure as SVG that may stand inside an HTML page.
-
-    Args:
-      figure: any matplotlib figure.
-      prefix: start of every identifier in the drawing; by default a digest of the
-        drawing, so that different figures never share an identifier.
-      alt: what the figure shows, for readers who do not see it.
-
-    Returns:
-      One `<svg>` element without XML prolog. The same figure gives the same bytes.
-    """
-    stream = io.StringIO()
-    nothing = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
-    with _style(), _no_glyph_warnings():
-        figure.savefig(stream, format='svg', transparent=True, metadata=nothing)
-    svg = stream.getvalue()
-    svg = svg[svg.index('<svg') :].strip()
-    svg = re.sub(r'<!--.*?-->|<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
-    # A style element inside the drawing would apply to the whole page around it; the
-    # same two properties are inherited when they are set on the root.
-    svg = re.sub(r'<defs>\s*<style.*?</style>\s*</defs>', '', svg, flags=re.DOTALL)
-    svg = re.sub(r'\s*\n\s*', '\n', svg)
-    svg = svg.replace('<svg ', '<svg style="stroke-linejoin: round" ', 1)
-
-    found: dict[str, int] = {}
-    for name in re.findall(r'<[^>]* id="([^"]+)"', svg):
-        found.setdefault(name, len(found))
-
-    def themed(tag: re.Match[str]) -> str:
-        text = re.sub(r"'DejaVu Sans'[^;\"]*", 'inherit', tag[0])
-        text = re.sub(r'font: (?:(\w+) )?([\d.]+px) inherit', _font, text)
-        for name, colour in PALETTE.items():
-            text = text.replace(f': {colour}', f': var({name}, {colour})')
-        return text
-
-    def numbered(start: str) -> str:
-        def rename(hit: re.Match[str]) -> str:
-            return f'{hit[1]}{start}{found.get(hit[2], hit[2])}'
-
-        # Only inside tags: a text of the figure that looks like a reference stays.
-        return _TAG.sub(lambda tag: _REFERENCE.sub(rename, tag[0]), svg)
-
-    svg = _TAG.sub(themed, svg)
-    start = prefix or 'f' + hashlib.sha256(numbered('').encode()).hexdigest()[:10]
-    svg = numbered(f'{start}-')
-    if alt:
-        svg = svg.replace('<svg ', f'<svg role="img" aria-label="{escape(alt)}" ', 1)
-    return svg
 
 
 def amplification(*deltas: np.ndarray) -> float:
@@ -450,88 +340,3 @@ def picture(image: np.ndarray, *, limit: int | None = None) -> np.ndarray:
         stride = math.ceil(max(image.shape[:2]) / limit)
         image = image[::stride, ::stride]
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-
-
-def _label(text: object, longest: int) -> str:
-    """Returns a text as one line of at most `longest` characters."""
-    line = ' '.join(str(text).split())
-    if len(line) > longest:
-        line = line[: longest - 1].rstrip() + '…'
-    # Matplotlib leaves out of a legend whatever starts with an underscore.
-    return f' {line}' if line.startswith('_') else line
-
-
-def _font(hit: re.Match[str]) -> str:
-    weight = f'font-weight: {hit[1]}; ' if hit[1] else ''
-    return f'{weight}font-size: {hit[2]}'
-
-
-@contextlib.contextmanager
-def _no_glyph_warnings() -> Generator[None, None, None]:
-    """Lets names be in any script.
-
-    The browser draws the text, so that a glyph which only matplotlib's own font lacks
-    costs a little precision in the layout and is no fault.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message=r'Glyph \d+')
-        yield
-
-
-@contextlib.contextmanager
-def _style() -> Generator[None, None, None]:
-    """Sets this module's style for a while, whatever the reader's own is."""
-    import matplotlib.style
-
-    with matplotlib.style.context(['default', _STYLE]):
-        yield
-
-
-def _new_figure(width: float, height: float, *, arrange: bool = True) -> Figure:
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    # The space keeps the title of a lower panel apart from the label above it.
-    engine = ConstrainedLayoutEngine(hspace=0.08, wspace=0.05) if arrange else None
-    return Figure(figsize=(width, height), layout=engine)
-
-
-def _series(index: int) -> dict[str, Any]:
-    return {
-        'color': SERIES[index % len(SERIES)],
-        'marker': _MARKERS[index % len(_MARKERS)],
-    }
-
-
-def _floats(values: Sequence[Any]) -> np.ndarray:
-    """Returns floats, with NaN (which matplotlib leaves out) for what is none."""
-    numbers = np.array([math.nan if v is None else float(v) for v in values])
-    return np.where(np.isfinite(numbers), numbers, math.nan)
-
-
-def _percent_axis(axis: Any, limits: Any) -> None:
-    axis.set_ticks(range(0, 101, 20))
-    # Lines at 0 and at 100 % would be cut in half by the edge of the axes.
-    limits(-2, 102)
-
-
-def _finish(figure: Figure, axes: Axes, width: float) -> None:
-    """Puts the legend above the axes, where it hides no data, and fixes the layout."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        longest = max(len(text) for text in labels)
-        columns = max(1, min(len(labels), int(width * 72 / (longest * 7.2 + 48))))
-        figure.legend(
-            handles,
-            labels,
-            loc='outside upper left',
-            ncols=columns,
-            handlelength=2.4,
-            columnspacing=1.6,
-            borderaxespad=0.2,
-        )
-    # Left on, the layout starts from its own last result at each drawing, and the
-    # second drawing of a figure differs from the first in the last digits.
-    with _no_glyph_warnings():
-        figure.draw_without_rendering()
-    figure.set_layout_engine('none')

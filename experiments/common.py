@@ -1,12 +1,13 @@
 """What every experiment needs: the compilation cache, run folders, provenance."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,26 @@ def run_folder(folder: Path, config: Any, fresh: bool) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Gives a file to write that then takes the place of another, in one piece."""
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text: a reader finds the old file or the new one, never half of one."""
+    with replaced(path) as unfinished:
+        unfinished.write_text(text, encoding='utf-8', newline='\n')
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes JSON in one piece: the old file or the new one, never half of one."""
-    unfinished = path.with_suffix('.tmp')
-    unfinished.write_text(json.dumps(value, indent=1))
-    os.replace(unfinished, path)
+    """Writes JSON in one piece."""
+    write_text(path, json.dumps(value, indent=1))
 
 
 MODELS = {

@@ -16,7 +16,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from advjax import plots
+from advjax import drawing, plots
 from advjax.evaluation import page
 
 SPACE = '\u00a0'
@@ -249,7 +249,7 @@ def test_drawing_leaves_matplotlib_as_it_was():
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    plots.to_svg(plots.robustness_curves([('a', [0, 1], [1, 0])]))
+    drawing.to_svg(plots.robustness_curves([('a', [0, 1], [1, 0])]))
     assert dict(matplotlib.rcParams) == before
 
 
@@ -519,7 +519,7 @@ def test_svg_is_well_formed_and_takes_the_colours_of_the_page():
         ('_two <id="x"> $y$ : #005a8f', [0, 0.1], [1, 0]),
     ]
     figure = plots.robustness_curves(curves, 0.05, chance=0.1)
-    svg = plots.to_svg(figure, alt='a "title" & more')
+    svg = drawing.to_svg(figure, alt='a "title" & more')
     root = ElementTree.fromstring(svg)
     assert root.attrib['aria-label'] == 'a "title" & more'
     assert 'var(--figure-1, #005a8f)' in svg
@@ -527,8 +527,8 @@ def test_svg_is_well_formed_and_takes_the_colours_of_the_page():
     # Text is neither a formula nor a place for identifiers or colours.
     texts = [' '.join(item.itertext()) for item in root.iter() if 'text' in item.tag]
     assert ' _two <id="x"> $y$ : #005a8f' in texts
-    assert plots.to_svg(figure, alt='a "title" & more') == svg
-    other = plots.to_svg(plots.robustness_curves(curves[:1]))
+    assert drawing.to_svg(figure, alt='a "title" & more') == svg
+    other = drawing.to_svg(plots.robustness_curves(curves[:1]))
     assert not set(re.findall(r' id="([^"]+)"', svg)) & set(
         re.findall(r' id="([^"]+)"', other)
     )
@@ -540,7 +540,7 @@ def texts_of(figure):
     from matplotlib.text import Text
 
     # Ticks beyond the ends of an axis exist but are not drawn.
-    root = ElementTree.fromstring(plots.to_svg(figure))
+    root = ElementTree.fromstring(drawing.to_svg(figure))
     drawn = {''.join(item.itertext()) for item in root.iter() if 'text' in item.tag}
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -605,7 +605,7 @@ def test_grid_draws_every_example_and_wraps():
     np.testing.assert_array_equal(shown[1], plots.picture(images[1]))
     texts = [text.get_text() for text in figure.texts]
     assert [text for text in texts if len(text) == 1] == list('abcde')
-    assert 'image-rendering:pixelated' in plots.to_svg(figure).replace(' ', '')
+    assert 'image-rendering:pixelated' in drawing.to_svg(figure).replace(' ', '')
     with pytest.raises(ValueError, match='equally many'):
         plots.adversarial_grid([rows[0], {'images': images[:2]}])
     with pytest.raises(ValueError, match='equally many'):

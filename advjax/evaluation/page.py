@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import importlib.resources
 import io
 import math
 import os
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advjax import plots
+from advjax import drawing, plots
 
 if TYPE_CHECKING:
     import jinja2
@@ -208,6 +209,7 @@ def render(
         panel=functools.partial(_panel, _distance(threat)),
         proofs=proofs,
         spoken=_spoken(nets),
+        style=style(),
         title=results.get('title') or 'Adversarial examples',
         training=_training(nets),
     )
@@ -499,7 +501,7 @@ def _proof(proof: Mapping[str, Any]) -> dict[str, Any]:
     return {**proof, 'state': state}
 
 
-def _panel(distance: str, kind: str, drawing: Any, name: str, alt: str) -> str:
+def _panel(distance: str, kind: str, chart: Any, name: str, alt: str) -> str:
     """Returns one chart as two drawings; the style sheet shows one of them."""
     import markupsafe
 
@@ -510,8 +512,8 @@ def _panel(distance: str, kind: str, drawing: Any, name: str, alt: str) -> str:
     }[kind]
     parts = []
     for word, width in (('wide', WIDE), ('narrow', NARROW)):
-        figure = draw(drawing['rows'], width=width, **drawing.get('more', {}))
-        svg = plots.to_svg(figure, prefix=f'{name}-{word}', alt=alt)
+        figure = draw(chart['rows'], width=width, **chart.get('more', {}))
+        svg = drawing.to_svg(figure, prefix=f'{name}-{word}', alt=alt)
         parts.append(f'<div class="{word}">{svg}</div>')
     return markupsafe.Markup(''.join(parts))
 
@@ -608,417 +610,12 @@ def _template() -> jinja2.Template:
     )
     for write_number in (decimal, duration, integer, percent):
         environment.filters[write_number.__name__] = known(write_number)
-    return environment.from_string(_PAGE.replace('STYLE_SHEET', _CSS))
+    text = importlib.resources.files(__package__).joinpath('page.html.jinja')
+    return environment.from_string(text.read_text('utf-8'))
 
 
-_CSS = """
-:root {
-  color-scheme: light dark;
-  --page: #f6f7f9; --panel: #fff; --ink: #1d2733; --soft: #4f5a67; --line: #dde2e8;
-  --good: #0b6b4f; --bad: #b3261e; --loud: #fdecea; --code: #eef1f4;
-  --figure-0: #d9702b; --figure-1: #005a8f; --figure-2: #8a3a8f;
-  --figure-3: #2f8f6b; --figure-4: #7a6a00; --figure-5: #5b6470;
-}
-@media screen and (prefers-color-scheme: dark) {
-  :root {
-    --page: #12161b; --panel: #1a2027; --ink: #e8ecf1; --soft: #aab4c0;
-    --line: #323b46; --good: #6fd3b0; --bad: #ff9a8f; --loud: #3a1d1b; --code: #242c35;
-    --figure-ink: #e8ecf1; --figure-muted: #98a3b0; --figure-grid: #323b46;
-    --figure-0: #f2a263; --figure-1: #62b1ec; --figure-2: #d79be0;
-    --figure-3: #7fd1ae; --figure-4: #d6c45c; --figure-5: #aab4c0;
-  }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: var(--page); color: var(--ink);
-  font: 1.0625rem/1.6 system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans',
-    'Helvetica Neue', Arial, sans-serif;
-  overflow-wrap: break-word; -webkit-text-size-adjust: 100%;
-}
-main, header, footer { max-width: 61rem; margin: 0 auto; padding: 0 1.25rem; }
-header { padding-top: 3.5rem; }
-h1 {
-  font-size: clamp(1.5rem, 1.2rem + 1.3vw, 2.125rem); line-height: 1.3;
-  font-weight: 650; letter-spacing: -.012em; margin: .4rem 0 1.2rem; max-width: 27em;
-  text-wrap: balance;
-}
-h2 { font-size: 1.375rem; line-height: 1.3; margin: 0 0 .4rem; font-weight: 650; }
-section { margin-top: 3.5rem; }
-p, ul, dl { margin: 0 0 1rem; }
-p, li, dd { max-width: 42em; }
-.kicker { color: var(--soft); font-size: .9375rem; margin: 0; }
-.soft, small { color: var(--soft); }
-small { font-size: .875rem; }
-.panel, .card, .tile {
-  background: var(--panel); border: 1px solid var(--line); border-radius: .6rem;
-}
-.panel { padding: 1.25rem; margin: 1.25rem 0; }
-.panel svg { display: block; width: 100%; height: auto; }
-.narrow { display: none; max-width: 30rem; margin: 0 auto; }
-.dot {
-  display: inline-block; width: .7em; height: .7em; border-radius: 50%;
-  background: var(--dot); margin-right: .45em;
-  print-color-adjust: exact; -webkit-print-color-adjust: exact;
-}
-.net-0 { --dot: var(--figure-0); } .net-1 { --dot: var(--figure-1); }
-.net-2 { --dot: var(--figure-2); } .net-3 { --dot: var(--figure-3); }
-.net-4 { --dot: var(--figure-4); } .net-5 { --dot: var(--figure-5); }
-.tiles, .cards {
-  display: grid; gap: 1rem; list-style: none; padding: 0; margin: 1.5rem 0;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
-}
-.cards { grid-template-columns: repeat(auto-fill, minmax(min(100%, 18.5rem), 1fr)); }
-.tile { padding: 1rem 1.25rem 1.1rem; border-top: 4px solid var(--dot); }
-.tile p { margin: 0; }
-.tile .soft { font-size: .9375rem; }
-.figures { display: flex; gap: 1.75rem; margin: .7rem 0 0; }
-.figures div { display: flex; flex-direction: column-reverse; }
-.figures dt { font-size: .875rem; font-weight: 400; color: var(--soft); }
-.figures dd {
-  margin: 0; font-size: 1.9rem; line-height: 1.2; font-weight: 650; white-space: nowrap;
-  font-variant-numeric: tabular-nums;
-}
-.card { padding: .9rem 1rem 1rem; min-width: 0; }
-.card h3 { font-size: 1rem; margin: 0; font-weight: 650; }
-.card .net { border-top: 1px solid var(--line); margin-top: .6rem; padding-top: .5rem; }
-.card .net p {
-  display: flex; flex-wrap: wrap; justify-content: space-between; column-gap: 1rem;
-  margin: 0 0 .4rem; font-size: .9375rem;
-}
-.equation {
-  display: grid; grid-template-columns: 1fr auto 1fr auto 1fr; gap: 0 .4rem;
-}
-.equation figure {
-  display: grid; grid-row: span 2; grid-template-rows: subgrid; margin: 0; min-width: 0;
-  text-align: center; line-height: 1.3;
-}
-.equation > span { align-self: center; color: var(--soft); }
-.equation img {
-  display: block; width: 100%; height: auto; border-radius: 3px; background: #808080;
-  image-rendering: crisp-edges; image-rendering: pixelated;
-  outline: 1px solid var(--line);
-}
-figcaption { font-size: .9375rem; margin-top: .3rem; hyphens: auto; }
-figcaption small { display: block; font-size: .8125rem; }
-.verdict { font-weight: 600; white-space: nowrap; }
-.good { color: var(--good); } .bad { color: var(--bad); } .plain { color: var(--soft); }
-.alarm {
-  border: 2px solid var(--bad); background: var(--loud); border-radius: .6rem;
-  padding: 1rem 1.25rem; margin-bottom: 1.75rem;
-}
-.alarm h2 { color: var(--bad); }
-.alarm ul { margin: .4rem 0 0; }
-table { border-collapse: collapse; width: 100%; font-size: .9375rem; }
-caption { text-align: left; font-weight: 650; padding: 0 0 .4rem; font-size: 1rem; }
-table + table { margin-top: 1.75rem; }
-th, td {
-  padding: .5rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
-  vertical-align: top; font-variant-numeric: tabular-nums;
-}
-thead th { color: var(--soft); font-weight: 500; line-height: 1.3; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-tbody th { font-weight: 600; }
-th small { display: block; font-weight: 400; line-height: 1.4; }
-tr.worst td, tr.worst th { border-bottom: 0; font-weight: 650; }
-.checks { list-style: none; padding: 0; }
-.checks li { padding-left: 1.9rem; position: relative; margin-bottom: .7rem; }
-.checks .mark { position: absolute; left: 0; font-weight: 700; }
-.checks small { display: block; }
-.glossary { columns: 2 24rem; column-gap: 2.5rem; }
-.glossary div { break-inside: avoid; padding-bottom: .9rem; }
-dt { font-weight: 650; } dd { margin: 0; }
-.facts { display: grid; gap: .15rem 1.25rem; grid-template-columns: auto 1fr; }
-.facts dt { font-weight: 400; color: var(--soft); }
-pre {
-  background: var(--code); border-radius: .6rem; padding: .9rem 1.1rem; overflow: auto;
-  font-size: .9375rem; white-space: pre-wrap;
-}
-summary { cursor: pointer; color: var(--soft); font-size: .9375rem; }
-details { margin-top: .75rem; }
-details p { margin: .6rem 0 0; font-size: .875rem; font-variant-numeric: tabular-nums; }
-footer { margin-top: 3.5rem; padding-bottom: 3rem; color: var(--soft); }
-footer p { border-top: 1px solid var(--line); padding-top: 1rem; max-width: none; }
-@media screen and (max-width: 47rem) {
-  body { font-size: 1rem; }
-  header { padding-top: 1.75rem; }
-  main, header, footer { padding-left: 1rem; padding-right: 1rem; }
-  section { margin-top: 2.75rem; }
-  .panel { padding: 1rem .75rem; }
-  .wide { display: none; } .narrow { display: block; }
-  .data thead { position: absolute; width: 1px; height: 1px; overflow: hidden;
-    clip-path: inset(50%); }
-  .data, .data tbody, .data caption { display: block; }
-  .data tr { display: grid; grid-template-columns: 1fr 1fr; column-gap: 1.25rem;
-    padding: .6rem 0; border-bottom: 1px solid var(--line); }
-  .data tr:last-child { border: 0; }
-  .data th, .data td { border: 0; padding: .1rem 0; }
-  .data tbody th { grid-column: 1 / -1; }
-  .data td { display: flex; justify-content: space-between; gap: .5rem; }
-  .data td::before { content: attr(data-label); color: var(--soft); font-weight: 400; }
-  .data td:empty { display: none; }
-  .data td:nth-child(2) { grid-column: 1 / -1; }
-}
-@media print {
-  body { background: none; font-size: 10.5pt; }
-  main, header, footer { max-width: none; padding: 0; }
-  header { padding: 0; }
-  section { margin-top: 1.75rem; }
-  h2 { break-after: avoid; }
-  .panel, .card, .tile, .alarm, table, li { break-inside: avoid; }
-  .tables { break-inside: auto; }
-  .cards { grid-template-columns: repeat(4, 1fr); gap: .5rem; }
-  .card { padding: .5rem .6rem; font-size: 8.5pt; }
-  .card h3, .card .net p, figcaption { font-size: inherit; }
-  .card .net { margin-top: .3rem; padding-top: .3rem; }
-  .card .dot { margin-right: .25em; }
-  .equation { column-gap: .2rem; }
-  figcaption small { font-size: 7.5pt; }
-  .glossary { columns: 2; }
-  .tiles { grid-template-columns: repeat(2, 1fr); }
-  .equation img { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  details { display: none; }
-}
-"""
-
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="advjax">
-<link rel="icon" href="data:,">
-<title>{{ title }}</title>
-<style>STYLE_SHEET</style>
-</head>
-<body>
-<header>
-{% if failed %}
-<div class="alarm" role="alert">
-<h2>✗ {{ failed|length }} of {{ proofs|length }} checks failed</h2>
-<p>Do not rely on any number of this page before the cause is found.</p>
-<ul>
-{% for proof in failed %}
-<li>{{ proof.claim }}: not so for {{ proof.failed|integer }} of
-{{ proof.checked|integer }}.</li>
-{% endfor %}
-</ul>
-</div>
-{% endif %}
-<p class="kicker">{{ title }}{% if data.dataset and data.dataset not in title %} ·
-{{ data.dataset }}{% endif %}</p>
-<h1>{{ headline }}</h1>
-<p>Someone who knows everything about a network can compute, for each image, the change
-that does the most harm. The rule here: {{ change }}
-{%- if bounds|length == 2 %}, on a scale from {{ bounds[0]|decimal }} to
-{{ bounds[1]|decimal }}{% endif %}. The right-hand number below is
-the share of images whose answer stays right under the worst of the attacks that were
-tried.</p>
-<ul class="tiles">
-{% for net in nets %}
-<li class="tile net-{{ loop.index0 % 6 }}">
-<p><strong>{{ net.name }}</strong></p>
-{% if net.description %}<p class="soft">{{ net.description }}</p>{% endif %}
-{% if net.examples %}
-<p class="soft">tested on {{ net.examples|integer }} images</p>
-{% endif %}
-<dl class="figures">
-<div><dt>right without attack</dt><dd>{{ net.clean_accuracy|percent }}</dd></div>
-<div><dt>right under attack</dt><dd>{{ net.robust_accuracy|percent }}</dd></div>
-</dl>
-</li>
-{% endfor %}
-</ul>
-</header>
-<main>
-{% if cards %}
-<section aria-labelledby="images">
-<h2 id="images">What the attack does to an image</h2>
-<p>Left the original, in the middle what was added to it, right the sum. Under a
-picture stands the network’s answer and how sure it says it is. The change is drawn
-{% if amplification == '1' %}as strong as it is{% else %}{{ amplification }} times as
-strong as it is, the same in every picture{% endif %}; grey means that nothing was
-changed.{% if cards_note %} {{ cards_note }}{% endif %}</p>
-<ul class="cards">
-{% for card in cards %}
-<li class="card">
-<h3>This is: {{ card.label }}</h3>
-{% for net in card.nets %}
-<div class="net net-{{ net.place }}">
-<p><span><span class="dot"></span>{{ net.name }}</span>
-<span class="verdict {{ net.verdict[0] }}">{{ net.verdict[1] }}</span></p>
-<div class="equation">
-<figure><img src="{{ net.original }}" alt="Original image of {{ card.label }}">
-<figcaption>{{ net.before }}<small>{{ net.sure_before }}</small></figcaption></figure>
-<span aria-hidden="true">+</span>
-<figure><img src="{{ net.change }}"
- alt="Change made by the attack on {{ net.name }}, amplified {{ amplification }} times">
-<figcaption class="soft">change<small>×&#8201;{{ amplification }}</small></figcaption>
-</figure>
-<span aria-hidden="true">=</span>
-<figure><img src="{{ net.attacked }}"
- alt="Attacked image, for which {{ net.name }} answers {{ net.after }}">
-<figcaption><b class="{{ net.verdict[0] }}">{{ net.after }}</b>
-<small>{{ net.sure_after }}</small></figcaption></figure>
-</div>
-</div>
-{% endfor %}
-</li>
-{% endfor %}
-</ul>
-</section>
-{% endif %}
-{% if curves.rows %}
-<section aria-labelledby="curve">
-<h2 id="curve">What a smaller or larger change would do</h2>
-<p>Each point is the share of right answers when the attacker may change images by up
-to that size.
-{%- if curves.chance %} A network that only guesses is right about
-{{ curves.chance|percent }} of the time; an attacker can push it lower than that.
-{%- endif %}</p>
-<div class="panel">
-{{ panel('curves', curves, 'curve', 'Right answers against the size of the attack. '
-  ~ spoken) }}
-<details><summary>The numbers of this chart</summary>
-{% for name, sizes, accuracies in curves.rows %}
-<p><strong>{{ name }}</strong>:
-{% for size in sizes %}
-{{ size|decimal }} → {{ accuracies[loop.index0]|percent }}{{ '; ' if not loop.last }}
-{% endfor %}</p>
-{% endfor %}
-</details>
-</div>
-</section>
-{% endif %}
-{% if attacks %}
-<section aria-labelledby="attacks">
-<h2 id="attacks">Attack by attack</h2>
-<p>Each attack searches for a harmful change in its own way. In the worst case of all,
-an image counts as right only if its answer stayed right under every one of them.
-{% if nets | selectattr('survivors', 'true') | list %}
-The attacks took turns: each was shown only what those above it had left right, and its
-number is what was still right after it.
-{% endif %}</p>
-<div class="panel">
-{{ panel('bars', bars, 'bars', 'Right answers under each attack. ' ~ spoken) }}
-</div>
-<p>Nothing an attack says about itself is believed: each image it found is checked
-again from outside. Images that broke the rules, or did not fool the network after
-all, are rejected and do not count.</p>
-<div class="panel tables">
-{% for net in nets %}
-{% if net.attacks %}
-<table class="data" role="table">
-<caption class="net-{{ loop.index0 % 6 }}"><span class="dot"></span>{{ net.name }}
-</caption>
-<thead role="rowgroup"><tr role="row">
-<th role="columnheader" scope="col">attack</th>
-<th role="columnheader" scope="col">right answers</th>
-<th role="columnheader" scope="col">found</th>
-<th role="columnheader" scope="col">verified</th>
-<th role="columnheader" scope="col">rejected</th>
-<th role="columnheader" scope="col">largest change</th>
-<th role="columnheader" scope="col">runs of the net</th>
-</tr></thead>
-<tbody role="rowgroup">
-{% for attack in net.attacks %}
-<tr role="row">
-<th role="rowheader" scope="row">{{ attack.name }}
-{%- if attack.description %}<small>{{ attack.description }}</small>{% endif %}</th>
-<td role="cell" data-label="right answers">{{ attack.robust_accuracy|percent }}</td>
-<td role="cell" data-label="found">{{ attack.found|integer }}</td>
-<td role="cell" data-label="verified">{{ attack.verified|integer }}</td>
-<td role="cell" data-label="rejected">{{ attack.rejected|integer }}</td>
-<td role="cell" data-label="largest">{{ attack.max_norm|decimal }}</td>
-<td role="cell" data-label="runs">{{ attack.model_calls|integer }}</td>
-</tr>
-{% endfor %}
-<tr role="row" class="worst">
-<th role="rowheader" scope="row">worst case of all</th>
-<td role="cell" data-label="right answers">{{ net.robust_accuracy|percent }}</td>
-<td role="cell"></td><td role="cell"></td><td role="cell"></td><td role="cell"></td>
-<td role="cell"></td>
-</tr>
-</tbody>
-</table>
-{% endif %}
-{% endfor %}
-</div>
-</section>
-{% endif %}
-{% set eventful = nets|selectattr('events', 'defined')|selectattr('events')|list %}
-{% if training.rows or eventful %}
-<section aria-labelledby="training">
-<h2 id="training">How the training went</h2>
-{% if training.rows %}
-<p>Measured after each pass over the training images, on images that were held back.
-The attack behind the dashed lines may be quicker and weaker than those above. The
-losses of two ways of training need not be comparable.</p>
-<div class="panel">
-{{ panel('training', training, 'training',
-  'Accuracy on held-out images and training loss, over the epochs.') }}
-</div>
-{% endif %}
-{% if eventful %}
-<ul>
-{% for net in eventful %}
-{% for event in net.events %}
-<li><strong>{{ net.name }}</strong>: {{ event }}</li>
-{% endfor %}
-{% endfor %}
-</ul>
-{% endif %}
-</section>
-{% endif %}
-{% if proofs %}
-<section aria-labelledby="checks">
-<h2 id="checks">What was checked</h2>
-<ul class="checks">
-{% for proof in proofs %}
-{% set style, mark, word = {'passed': ('good', '✓', 'holds'), 'failed': ('bad', '✗',
-  'failed'), 'open': ('plain', '–', 'not checked')}[proof.state] %}
-<li><span class="mark {{ style }}" role="img" aria-label="{{ word }}">{{ mark }}</span>
-{% if proof.state == 'failed' %}<strong class="bad">{{ proof.claim }}: failed</strong>
-{% else %}{{ proof.claim }}{% endif %}
-<small>
-{%- if proof.state == 'open' %}nothing was checked
-{%- elif proof.state == 'failed' %}{{ proof.failed|integer }} of
-{{ proof.checked|integer }} failed
-{%- else %}{{ proof.checked|integer }} checked, none failed{% endif %}
-{%- if proof.detail %}; {{ proof.detail }}{% endif %}</small></li>
-{% endfor %}
-</ul>
-</section>
-{% endif %}
-<section aria-labelledby="words">
-<h2 id="words">The words of this page</h2>
-<dl class="glossary">
-{% for term, meaning in glossary %}
-<div><dt>{{ term }}</dt><dd>{{ meaning }}</dd></div>
-{% endfor %}
-</dl>
-</section>
-<section aria-labelledby="again">
-<h2 id="again">Do it again</h2>
-{% if data.command %}<pre><code>{{ data.command }}</code></pre>{% endif %}
-<dl class="facts">
-{% if data.seed is defined %}<dt>seed</dt><dd>{{ data.seed }}</dd>{% endif %}
-{% if data.wall_seconds is defined %}
-<dt>all of it took</dt><dd>{{ data.wall_seconds|duration }}</dd>
-{% endif %}
-{% for net in nets if net.train_seconds is defined %}
-<dt>training {{ net.name }}</dt><dd>{{ net.train_seconds|duration }}</dd>
-{% endfor %}
-{% for name, value in environment.items() %}
-<dt>{{ name }}</dt><dd>{{ value }}</dd>
-{% endfor %}
-</dl>
-</section>
-</main>
-<footer><p>Made by advjax{% if data.created %}, {{ data.created }}{% endif %}.</p>
-</footer>
-</body>
-</html>
-"""
+@functools.cache
+def style() -> str:
+    """The style sheet of every page that is made here."""
+    text = importlib.resources.files(__package__).joinpath('page.css')
+    return text.read_text('utf-8')

@@ -1,0 +1,29 @@
+"""Lists what can be run: ``python -m experiments``."""
+
+from experiments import studies
+
+COMMANDS = {
+    'train': 'trains a network normally and adversarially, attacks both, shows it',
+    'attack': 'puts any attack of the catalogue to a trained network',
+    'benchmark': 'measures speed against the bare gradient',
+    'reproduce': 'runs all studies and writes the scoreboard',
+}
+
+
+def listing() -> str:
+    """Every command with a line, and what each study costs on two CPU cores."""
+    found = [studies.load(name) for name in studies.NAMES]
+    minutes = sum(study.minutes for study in found)
+    rows = [(f'python -m experiments.{name}', '', line) for name, line in
+            COMMANDS.items()]  # fmt: skip
+    rows += [
+        (f'python -m experiments.{s.name}', f'{s.minutes:g} min', s.line) for s in found
+    ]
+    wide = [max(len(row[i]) for row in rows) for i in range(2)]
+    lines = [f'{a:<{wide[0]}}  {b:>{wide[1]}}  {c}' for a, b, c in rows]
+    lines.insert(len(COMMANDS), '')
+    return '\n'.join([*lines, '', f'All studies: about {minutes:.0f} minutes.'])
+
+
+if __name__ == '__main__':
+    print(listing())
