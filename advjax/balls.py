@@ -111,10 +111,14 @@ def _moved(x: Array, x0: Array, size: Array, inside: Array, bounds: Bounds) -> A
     return _clip(jnp.where(inside, x, z), bounds)
 
 
+def limit(eps: Any) -> Any:
+    """The largest distance that counts as at most eps; see ``TOLERANCE``."""
+    return eps + TOLERANCE * (eps * (eps > 1) + (eps <= 1))
+
+
 def contains(ball: Ball, x: Array, x0: Array) -> Array:
     """Whether x lies in the ball around x0 and in its bounds, (B,)."""
-    eps = jnp.asarray(ball.eps, x.dtype)
-    inside = ball.norm(x - x0) <= eps + TOLERANCE * jnp.maximum(eps, 1)
+    inside = ball.norm(x - x0) <= limit(jnp.asarray(ball.eps, x.dtype))
     if ball.bounds is not None:
         low, high = ball.bounds
         inside &= jnp.all((x >= low) & (x <= high), axis=_axes(x))
@@ -455,6 +459,18 @@ def l0(eps: float | HostArray, bounds: Bounds = (0.0, 1.0)) -> L0:
     return _make(L0, eps, bounds)
 
 
+def of_norm(norm: str, eps: float | HostArray) -> Ball:
+    """A ball on [0, 1] by the name of its norm: 'linf', 'l2', 'l1' or 'l0'.
+
+    Raises:
+      ValueError: for another name, or eps < 0.
+    """
+    made = {'linf': linf, 'l2': l2, 'l1': l1, 'l0': l0}
+    if norm not in made:
+        raise ValueError(f'norm must be one of {list(made)}, got {norm!r}')
+    return made[norm](eps)
+
+
 def kind(ball: Ball) -> str:
     """The norm of a ball: 'linf', 'l2', 'l1', 'l0', or 'other' for a user's own."""
     return getattr(ball, 'kind', 'other')
@@ -464,6 +480,16 @@ def confine(ball: Ball, x: Array, otherwise: Array | float = 0.0) -> Array:
     """Keeps x where a masked ball allows a change; elsewhere it is ``otherwise``."""
     allowed: Any = getattr(ball, 'allowed', None)
     return x if allowed is None else jnp.where(allowed(x), x, otherwise)
+
+
+def clip(ball: Ball, x: Array) -> Array:
+    """Keeps x within the bounds of a ball, if it has any."""
+    return x if ball.bounds is None else jnp.clip(x, *ball.bounds)
+
+
+def inside(ball: Ball, x: Array, x0: Array) -> Array:
+    """Keeps x within the bounds, and at x0 where a masked ball allows no change."""
+    return clip(ball, confine(ball, x, x0))
 
 
 def radius(ball: Ball, x0: Array) -> Array:

@@ -21,7 +21,6 @@ radius; the accuracy at eps, and the curve over all radii, follow from its dista
 import csv
 import dataclasses
 import datetime
-import inspect
 import json
 import sys
 import time
@@ -87,8 +86,8 @@ def entry_of(name: str) -> Entry:
     return known[name]
 
 
-def load(config: Config) -> tuple[Any, dict[str, Any], str]:
-    """The network, the settings of its run, and its name.
+def load(config: Config) -> tuple[Any, dict[str, Any], str, data.Dataset]:
+    """The network, the settings of its run, its name, and the test images.
 
     Raises:
       ValueError: if there is no such network.
@@ -98,7 +97,9 @@ def load(config: Config) -> tuple[Any, dict[str, Any], str]:
             raise ValueError(f'checkpoint {config.checkpoint} does not exist')
         settings = {'dataset': 'mnist', 'norm': 'linf', 'eps': 0.3}
         weights = zoo.load_fast_mnist(config.checkpoint)
-        return logits_fn(zoo.fast_mnist(), weights), settings, config.checkpoint.stem
+        model = logits_fn(zoo.fast_mnist(), weights)
+        test = data.load(config.dataset or 'mnist', 'test')
+        return model, settings, config.checkpoint.stem, test
     record = config.checkpoint / 'config.json'
     if not record.exists():
         raise ValueError(
@@ -115,9 +116,10 @@ def load(config: Config) -> tuple[Any, dict[str, Any], str]:
     if config.net is not None and config.net not in names:
         raise ValueError(f'net must be one of {names}, got {config.net!r}')
     name = config.net or max(names, key=lambda n: _held_out(config.checkpoint / n))
-    shape, classes = _shape(config.dataset or settings['dataset'])
+    test = data.load(config.dataset or settings['dataset'], 'test')
+    shape, classes = test.images.shape[1:], len(test.class_names)
     model = common.build_model(settings['model'], shape, classes)
-    return training.restore(config.checkpoint / name, model), settings, name
+    return training.restore(config.checkpoint / name, model), settings, name, test
 
 
 def _held_out(folder: Path) -> float:
@@ -128,9 +130,8 @@ def _held_out(folder: Path) -> float:
     return max((row['held_out_robust'] or 0.0 for row in rows), default=-1.0)
 
 
-def _shape(dataset: str) -> tuple[tuple[int, ...], int]:
-    test = data.load(dataset, 'test')
-    return test.images.shape[1:], len(test.class_names)
+OPTIONS = ('loss', 'version', 'steps', 'queries')
+"""Flags that are handed to the attack, if it has them."""
 
 
 def build(config: Config, entry: Entry, norm: str, eps: float, classes: int) -> Any:
@@ -139,30 +140,14 @@ def build(config: Config, entry: Entry, norm: str, eps: float, classes: int) -> 
     Raises:
       ValueError: for a setting that the attack does not have.
     """
-    known = inspect.signature(entry.factory).parameters
-    options: dict[str, Any] = {}
-    for name in ('loss', 'version', 'steps', 'queries'):
-        value = getattr(config, name)
-        if value is None:
-            continue
-        if name not in known:
-            raise ValueError(f'{entry.name} has no {name}: leave --{name} out')
-        options[name] = getattr(losses, value) if name == 'loss' else value
-    if config.loss == 'dlr' and classes < 3:
-        raise ValueError(
-            f"'dlr' needs at least 3 classes, the model has {classes}: use 'margin'"
-        )
-    if 'classes' in known and entry.name == 'autoattack':
+    given = {name: getattr(config, name) for name in OPTIONS}
+    options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    if 'loss' in options:
+        options['loss'] = getattr(losses, options['loss'])
+    if entry.name == 'autoattack':
         options['classes'] = classes
-    if not entry.norms:
-        attack = entry.factory(**options)
-    else:
-        if norm not in entry.norms:
-            raise ValueError(
-                f'norm of {entry.name} must be one of {list(entry.norms)}, got {norm!r}'
-            )
-        radius = float('inf') if entry.goal == 'minimum norm' else eps
-        attack = entry.factory(common.build_ball(norm, radius), **options)
+    radius = None if entry.goal == 'minimum norm' else eps
+    attack = entry.build(norm, radius, **options)
     if config.targets:
         attack = attacks.targeted(attack, config.targets)
     if config.restarts != 1:
@@ -182,10 +167,8 @@ def _options(config: Config) -> str:
 
 def curve_of(found: evaluation.Evaluation, eps: float) -> dict[str, list[float]]:
     """Robust accuracy at 16 radii, from the distances of a minimum-norm attack."""
-    norm = np.where(found.success, found.norm, np.inf).min(axis=0)
     radii = eps * np.arange(16) / 5
-    robust = [(found.clean_correct & (norm > r)).mean() for r in radii]
-    return {'eps': radii.tolist(), 'accuracy': [float(r) for r in robust]}
+    return {'eps': radii.tolist(), 'accuracy': [found.accuracy_at(r) for r in radii]}
 
 
 def describe(
@@ -200,9 +183,8 @@ def describe(
         own = known.get(row['name'].split('_')[0], entry)
         row['description'] = f'{own.knowledge}; {own.paper}'
     if entry.goal == 'minimum norm':
-        norm = np.where(found.success, found.norm, np.inf).min(axis=0)
-        distances = norm[found.clean_correct & np.isfinite(norm)]
-        robust = float((found.clean_correct & (norm > eps * (1 + 1e-6))).mean())
+        known = found.clean_correct & np.isfinite(found.distance)
+        distances, robust = found.distance[known], found.accuracy_at(eps)
         net['robust_accuracy'] = robust
         for row in summary['attacks']:
             row['robust_accuracy'] = robust
@@ -247,7 +229,7 @@ def main(config: Config, folder: Path | None, progress: bool) -> dict[str, Any]:
     """Runs the attack and returns what ``results.json`` holds."""
     began = time.monotonic()
     entry = entry_of(config.attack)
-    model, settings, name = load(config)
+    model, settings, name, test = load(config)
     dataset = config.dataset or settings['dataset']
     norm = config.norm or (settings['norm'] if entry.norms else 'linf')
     if entry.norms and config.norm is None and norm not in entry.norms:
@@ -262,19 +244,18 @@ def main(config: Config, folder: Path | None, progress: bool) -> dict[str, Any]:
         eps = settings['eps']
     if not eps > 0:
         raise ValueError(f'eps must be > 0, got {eps}')
-    test = data.load(dataset, 'test')
     if config.images is not None:
         if not config.images >= 1:
             raise ValueError(f'images must be >= 1, got {config.images}')
         kept = slice(0, config.images)
         test = test._replace(images=test.images[kept], labels=test.labels[kept])
     attack = build(config, entry, norm, eps, len(test.class_names))
-    ball = common.build_ball(norm, eps)
+    ball = balls.of_norm(norm, eps)
     if entry.goal == 'minimum norm':
         ball = balls.with_eps(ball, np.float32(np.inf))
     elif not entry.norms:
         # A moved image is in no ball; its range and the answer are what is checked.
-        ball = common.build_ball('linf', 1.0)
+        ball = balls.of_norm('linf', 1.0)
     home = config.checkpoint
     if folder is None:
         home = Path('runs') / home.stem if home.suffix == '.npz' else home

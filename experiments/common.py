@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 
 from advjax import balls, zoo
-from advjax.balls import Ball
 from advjax.models import Model
 
 
@@ -127,12 +126,6 @@ MODELS = {
 def build_model(name: str, shape: tuple[int, ...], num_classes: int) -> Model:
     """Builds a network of the zoo for images of a shape."""
     return MODELS[name](shape, num_classes)
-
-
-def build_ball(norm: str, eps: float) -> Ball:
-    """Builds a ball on [0, 1] by the name of its norm."""
-    made = {'linf': balls.linf, 'l2': balls.l2, 'l1': balls.l1, 'l0': balls.l0}
-    return made[norm](eps)
 
 
 def unchanged_at_zero(attack, logits_fn, key, x, y) -> int:

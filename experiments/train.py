@@ -28,7 +28,7 @@ import jax
 import numpy as np
 import optax
 
-from advjax import attacks, data, evaluation, losses, training
+from advjax import attacks, balls, data, evaluation, losses, training
 from advjax.balls import Ball
 from advjax.evaluation import page
 from advjax.training.loop import write_log
@@ -284,7 +284,7 @@ def main(config: Config, folder: Path, fresh: bool, progress: bool) -> dict[str,
     """Runs the experiment and returns what ``results.json`` holds."""
     began = time.monotonic()
     config = complete(config)
-    ball = common.build_ball(config.norm, config.eps)
+    ball = balls.of_norm(config.norm, config.eps)
     test = data.load(config.dataset, 'test')
     parts = data.split_held_out(
         data.load(config.dataset, 'train'), config.held_out, seed=0

@@ -334,3 +334,42 @@ def test_autoattack_on_the_golden_network(golden, mnist_test):
     )
     assert e.robust.sum() <= 212 + 1  # Half a point.
     assert e.clean_correct.sum() == 247
+
+
+def test_the_margin_of_what_stands_is_that_of_the_part_that_came_closest():
+    """Two restarts move the image by different shares of the way; none breaks it."""
+
+    @balls.dataclass
+    class Moved:
+        ball: balls.Ball
+        share: jax.Array
+
+        def __call__(self, f, key, x, y):
+            return jnp.clip(x + self.share * self.ball.eps * jnp.sign(x - 0.5), 0, 1)
+
+    @balls.dataclass
+    class Parts:
+        ball: balls.Ball
+        shares: jax.Array
+        count = 3
+
+        def part(self, i):
+            return Moved(self.ball, self.shares[i])
+
+        def __call__(self, f, key, x, y):
+            return x
+
+    ball = linf(1e-3)
+    for order in ([0.0, 1.0, 0.5], [1.0, 0.5, 0.0]):
+        shares = jnp.array(order, jnp.float32)
+        alone = [
+            cascade(F, X, Y, Moved(ball, share), KEY, ball=ball) for share in shares
+        ]
+        together = cascade(F, X, Y, Parts(ball, shares), KEY, ball=ball)
+        stands = together.robust
+        assert stands.sum() > 10
+        margins = np.stack([e.margin[0] for e in alone])
+        assert len(np.unique(margins.argmax(axis=0)[stands])) > 1
+        np.testing.assert_array_equal(
+            together.margin[0][stands], margins.max(axis=0)[stands]
+        )

@@ -2,6 +2,7 @@
 
 import inspect
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ PARTS = {
     'clean',
     'constant',
     'diverse',
+    'corner',
     'ensemble',
     'eot',
+    'fooling_images',
     'from_prediction',
     'gaussian',
     'momentum',
@@ -35,6 +38,7 @@ PARTS = {
     'scales',
     'sparse',
     'steepest',
+    'surrogate',
     'targeted',
     'translation',
     'unclipped',
@@ -79,3 +83,36 @@ def test_refuses_balls_of_other_norms():
 
 def test_the_readme_shows_the_table():
     assert table() in (ROOT / 'README.md').read_text()
+
+
+@pytest.mark.parametrize('entry', attacks.catalogue(), ids=lambda entry: entry.name)
+def test_no_attack_calls_the_model_more_often_than_it_says(entry):
+    made = []
+    weights = jax.random.normal(jax.random.key(0), (36, 3))
+
+    def logits_fn(x):
+        jax.debug.callback(lambda: made.append(1))
+        return x.reshape(x.shape[0], 36) @ weights
+
+    few = {
+        name: value
+        for name, value in {
+            'steps': 3, 'queries': 40, 'searches': 2, 'tries': 2, 'bisections': 2,
+            'refine': 2, 'samples': 2, 'restarts': 2,
+        }.items()
+        if name in inspect.signature(entry.factory).parameters
+    }  # fmt: skip
+    if not entry.norms:
+        attack = entry.factory(**few)
+    elif entry.name == 'autoattack':
+        return  # Thousands of calls of members that are counted here themselves.
+    else:
+        built = entry.build()
+        attack = entry.factory(balls.of(built)[0], **few)
+    x, y = jnp.full((1, 6, 6, 1), 0.5), jnp.argmax(jnp.sum(weights, axis=0))[None]
+    run = jax.jit(lambda key, x, y: attack(logits_fn, key, x, y))
+    jax.block_until_ready(run(jax.random.key(1), x, y))
+    jax.effects_barrier()
+    calls = getattr(attack, 'calls', None)
+    assert made
+    assert calls is None or len(made) <= calls, (len(made), calls)

@@ -72,12 +72,13 @@ minimal = pytest.mark.parametrize('name', MINIMUM)
 
 # Not attacks in a norm ball, or no attacks: helpers, types and combinators.
 OTHERS = {
-    'Aim', 'Apgd', 'Ascent', 'AscentState', 'Ensemble', 'Entry', 'Eot', 'Found', 'Goal',
+    'Aim', 'Apgd', 'Ascent', 'AscentState', 'Capability', 'Ensemble', 'Entry', 'Eot',
+    'Fooling', 'Found', 'Goal', 'Surrogate', 'ThreatModel',
     'adam', 'autoattack', 'bpda', 'catalogue', 'chain', 'checkpoints', 'clean',
-    'constant',
-    'diverse', 'ensemble', 'eot', 'from_prediction', 'gaussian', 'momentum',
-    'normalised', 'perturb', 'rescaled', 'scales', 'sparse', 'spatial', 'steepest',
-    'translation', 'unclipped', 'uniform', 'universal', 'views',
+    'constant', 'corner', 'diverse', 'ensemble', 'eot', 'fooling_images',
+    'from_prediction', 'gaussian', 'momentum', 'normalised', 'perturb', 'rescaled',
+    'scales', 'sparse', 'spatial', 'steepest', 'surrogate', 'translation', 'unclipped',
+    'uniform', 'universal', 'views',
 }  # fmt: skip
 
 

@@ -221,7 +221,7 @@ def test_the_restored_network_is_the_one_that_was_trained(trained):
     ('options', 'words'),
     [
         ({'attack': 'pgdd'}, "attack must be one of .*'pgdd'"),
-        ({'attack': 'fgsm', 'steps': 3}, 'fgsm has no steps'),
+        ({'attack': 'fgsm', 'steps': 3}, "fgsm has no option 'steps'"),
         ({'attack': 'ddn', 'norm': 'l1'}, 'norm of ddn must be one of'),
         ({'attack': 'pgd', 'norm': 'l2'}, 'eps must be given for norm l2'),
         ({'attack': 'pgd', 'eps': -1.0}, 'eps must be > 0'),

@@ -26,7 +26,7 @@ from advjax.attacks import minimum
 from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.found import Found
 from advjax.attacks.goal import Goal
-from advjax.balls import Ball, confine, l2
+from advjax.balls import Ball, clip, confine, l2
 from advjax.rows import choose, total, wide
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -127,16 +127,16 @@ class Boundary:
             home = x - state.x
             length = jnp.sqrt(total(home**2))
             unit = home / wide(jnp.maximum(length, 1e-12), x)
-            noise = self._allowed(noise)
+            noise = confine(self.ball, noise)
             noise -= wide(total(noise * unit), x) * unit
             size = jnp.maximum(jnp.sqrt(total(noise**2)), 1e-12)
             aside = state.x + noise * wide(state.side * length / size, x)
             # Back to the sphere around the clean image.
             away = aside - x
             far = jnp.maximum(jnp.sqrt(total(away**2)), 1e-12)
-            aside = self._clip(x + away * wide(length / far, x))
+            aside = clip(self.ball, x + away * wide(length / far, x))
             stays = minimum.succeeds(goal, logits_fn(aside)) & active
-            ahead = self._clip(aside + wide(state.forward, x) * (x - aside))
+            ahead = clip(self.ball, aside + wide(state.forward, x) * (x - aside))
             nearer = minimum.succeeds(goal, logits_fn(ahead)) & stays
 
             side_rate = _mean(state.side_rate, stays, active)
@@ -165,12 +165,6 @@ class Boundary:
         norm = jnp.where(found, self.ball.norm(state.x - x), jnp.inf)
         best = minimum.Nearest(state.x, norm)
         return Found(minimum.result(best, self.ball, x), state.queries)
-
-    def _allowed(self, delta: Array) -> Array:
-        return confine(self.ball, delta)
-
-    def _clip(self, x: Array) -> Array:
-        return x if self.ball.bounds is None else jnp.clip(x, *self.ball.bounds)
 
     def __call__(
         self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
@@ -207,7 +201,6 @@ def boundary(
     Reference: Brendel et al. 2018, arXiv 1712.04248.
     """
     ball = l2(float('inf')) if ball is None else ball
-    check_count('tries', tries)
     return Boundary(
         ball=check_ball(ball, 'boundary', ('l2',)),
         queries=check_count('queries', queries, tries + 13),

@@ -49,12 +49,11 @@ class CarliniWagnerL0:
         """Returns the sparsest adversarial example found, else ``x``."""
         del key
         check_images(x)
-        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
+        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
         problem = Problem(
             goal, self.ball, x, lambda d, _: total(d**2), self.kappa, jnp.inf
         )
         clean = to_free(x, self.ball.bounds)
-        best = minimum.start(goal, x)
         every = confine(self.ball, jnp.ones_like(x, bool), False)
 
         def unfinished(state):

@@ -36,11 +36,10 @@ class CarliniWagnerL2:
         """Returns the closest adversarial example found, else ``x``."""
         del key
         check_images(x)
-        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
+        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
         problem = Problem(
             goal, self.ball, x, lambda d, _: total(d**2), self.kappa, -1.0
         )
-        best = minimum.start(goal, x)
         allowed = confine(self.ball, jnp.ones_like(x, bool), False)
         start = to_free(x, self.ball.bounds)
         active = jnp.ones_like(best.norm, bool)

@@ -59,7 +59,7 @@ class CarliniWagnerLinf:
         """Returns the closest adversarial example found, else ``x``."""
         del key
         check_images(x)
-        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
+        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
         span = (
             1.0
             if self.ball.bounds is None
@@ -72,7 +72,6 @@ class CarliniWagnerLinf:
         problem = Problem(goal, self.ball, x, beyond, self.kappa, 1e-4)
         allowed = confine(self.ball, jnp.ones_like(x, bool), False)
         clean = to_free(x, self.ball.bounds)
-        best = minimum.start(goal, x)
 
         def unfinished(state):
             return (state.runs < self.searches) & jnp.any(state.active)

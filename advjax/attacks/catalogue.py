@@ -7,6 +7,7 @@ The table of the README is ``advjax.attacks.catalogue.table()``.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -41,17 +42,8 @@ from advjax.attacks.random_search import random_search
 from advjax.attacks.spatial import spatial
 from advjax.attacks.square import square
 from advjax.attacks.universal import universal
-from advjax.balls import Ball
 
 Knowledge = Literal['white box', 'scores', 'decisions', 'transfer']
-
-_BALLS: dict[str, Callable[..., Ball]] = {
-    'linf': balls.linf,
-    'l2': balls.l2,
-    'l1': balls.l1,
-    'l0': balls.l0,
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -73,19 +65,26 @@ class Entry:
     knowledge: Knowledge
     paper: str
 
-    def build(self, norm: str | None = None, eps: float | None = None) -> Any:
-        """The attack with its default settings.
+    def build(
+        self, norm: str | None = None, eps: float | None = None, **options: Any
+    ) -> Any:
+        """The attack in a ball on [0, 1].
 
         Args:
           norm: one of ``norms``; the first by default.
           eps: the radius; by default infinite for minimum-norm attacks, and for the
             others 0.3, 2, 10 and 10 in Linf, L2, L1 and L0.
+          **options: of the factory; its own defaults by default.
 
         Raises:
-          ValueError: if the attack is not defined in that norm.
+          ValueError: if the attack is not defined in that norm, or has no such option.
         """
+        known = inspect.signature(self.factory).parameters
+        for option in options:
+            if option not in known:
+                raise ValueError(f'{self.name} has no option {option!r}')
         if not self.norms:
-            return self.factory()
+            return self.factory(**options)
         norm = norm or self.norms[0]
         if norm not in self.norms:
             raise ValueError(
@@ -94,7 +93,7 @@ class Entry:
         if eps is None:
             usual = {'linf': 0.3, 'l2': 2.0, 'l1': 10.0, 'l0': 10.0}[norm]
             eps = float('inf') if self.goal == 'minimum norm' else usual
-        return self.factory(_BALLS[norm](eps))
+        return self.factory(balls.of_norm(norm, eps), **options)
 
     @property
     def cost(self) -> int | None:

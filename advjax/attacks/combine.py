@@ -14,6 +14,7 @@ from flax import struct
 
 from advjax import balls, keys
 from advjax.attacks.goal import Aim, margin_at
+from advjax.rows import choose
 from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
 
 
@@ -21,8 +22,7 @@ def _worse(one: tuple[Array, Array], other: tuple[Array, Array]):
     """Keeps the point of higher rank per example; the first of equals and of NaN."""
     (x, rank), (new_x, new_rank) = one, other
     better = new_rank > rank
-    wide = better.reshape((-1,) + (1,) * (x.ndim - 1))
-    return jnp.where(wide, new_x, x), jnp.where(better, new_rank, rank)
+    return choose(better, new_x, x), jnp.where(better, new_rank, rank)
 
 
 def _worst_in_turn(run, count: int, x: Array, parallel: bool) -> Array:

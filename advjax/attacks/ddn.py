@@ -24,7 +24,7 @@ from advjax import balls, losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_ball, check_count, check_loss, check_positive
 from advjax.attacks.gradients import with_logits
-from advjax.balls import Ball, confine, l2
+from advjax.balls import Ball, clip, confine, l2
 from advjax.rows import wide
 from advjax.types import Array, Key, LogitsFn, Loss, check_images, dataclass
 
@@ -43,7 +43,7 @@ class Ddn:
     @property
     def calls(self) -> int:
         """Model calls per example; one with its gradient counts once."""
-        return 1 + self.steps + self.refine
+        return 2 + self.steps + self.refine
 
     def __call__(
         self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
@@ -66,8 +66,8 @@ class Ddn:
             gradient = confine(self.ball, gradient)
             delta = delta + rate * steepest(self.ball, gradient)
             delta = wide(eps, x) * steepest(self.ball, delta)
-            if self.ball.bounds is not None:
-                delta = jnp.clip(x + delta, *self.ball.bounds) - x
+            if self.ball.bounds is not None:  # x + delta - x would round.
+                delta = clip(self.ball, x + delta) - x
             return (delta, eps, best), None
 
         eps = jnp.broadcast_to(self.first, x.shape[:1]).astype(x.dtype)

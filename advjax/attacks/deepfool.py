@@ -26,7 +26,7 @@ from advjax import balls, halfspaces, losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.fab import DUAL, candidate_classes, length, linearise
-from advjax.balls import Ball, confine, l2
+from advjax.balls import Ball, clip, confine, l2
 from advjax.rows import choose, total
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -53,9 +53,8 @@ class DeepFool:
         del key
         check_images(x)
         kind, bounds = balls.kind(self.ball), self.ball.bounds
-        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
+        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
         candidates = candidate_classes(goal, x, self.classes)
-        best = minimum.start(goal, x)
 
         def step_to(value, w, point):
             """The move to one boundary, and its length: infinite if it is no use."""
@@ -86,7 +85,7 @@ class DeepFool:
             # From the clean image, so that earlier overshoots do not add up.
             walked = (point - x) / (1 + self.overshoot) + step
             new = x + (1 + self.overshoot) * walked
-            new = new if bounds is None else jnp.clip(new, *bounds)
+            new = clip(self.ball, new)
             new = choose(best.found, point, new)
             won = minimum.succeeds(goal, goal.logits_fn(new))
             return i + 1, new, minimum.update(best, self.ball, new, x, won)

@@ -22,7 +22,7 @@ from advjax.attacks import minimum
 from advjax.attacks.checks import check_ball, check_count, check_positive
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest
-from advjax.balls import Ball, confine, l1
+from advjax.balls import Ball, inside, l1
 from advjax.rows import choose, total, wide
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -52,8 +52,7 @@ class Ead:
         """The proximal map of beta |x - x0|_1 on the range."""
         delta = z - x0
         x = x0 + jnp.sign(delta) * jnp.maximum(jnp.abs(delta) - self.beta, 0)
-        x = confine(self.ball, x, x0)
-        return x if self.ball.bounds is None else jnp.clip(x, *self.ball.bounds)
+        return inside(self.ball, x, x0)
 
     def _cost(self, delta: Array) -> Array:
         size = total(jnp.abs(delta))
@@ -65,7 +64,7 @@ class Ead:
         """Returns the closest adversarial example found, else ``x``."""
         del key
         check_images(x)
-        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
+        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
 
         def keep(best, point, logits):
             won = minimum.succeeds(goal, logits, self.kappa)
@@ -96,7 +95,6 @@ class Ead:
             (_, _, new), _ = jax.lax.scan(body, inner, jnp.arange(self.steps))
             return new
 
-        best = minimum.start(goal, x)
         best = minimum.search_constant(solve, best, self.c, self.searches)
         norm = jnp.where(best.found, self.ball.norm(best.x - x), jnp.inf)
         best = Nearest(best.x, norm.astype(best.norm.dtype))

@@ -31,7 +31,7 @@ from advjax.attacks import minimum
 from advjax.attacks.checks import check_ball, check_count, check_positive
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import jacobian
-from advjax.balls import Ball, confine
+from advjax.balls import Ball, confine, inside
 from advjax.rows import choose, flat, total, wide
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -147,7 +147,7 @@ class Fab:
             return t / length(kind, t[None])[0]
 
         radius = wide(balls.radius(self.ball, x0), x0)
-        return _inside(x0 + radius / 2 * keys.draw(draw, key), x0, self.ball)
+        return inside(self.ball, x0 + radius / 2 * keys.draw(draw, key), x0)
 
     def __call__(
         self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
@@ -156,9 +156,8 @@ class Fab:
         check_images(x)
         kind, bounds = balls.kind(self.ball), self.ball.bounds
         each = keys.per_example(key, x.shape[0])
-        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
+        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
         candidates = candidate_classes(goal, x, self.classes)
-        best = minimum.start(goal, x)
 
         def body(carry, _):
             point, best = carry
@@ -170,7 +169,7 @@ class Fab:
             a2 = jnp.maximum(length(kind, d2), 1e-8)
             alpha = wide(jnp.minimum(a1 / (a1 + a2), self.alpha_max), x)
             mixed = (1 - alpha) * (point + self.eta * d1) + alpha * (x + self.eta * d2)
-            mixed = _inside(jnp.where(jnp.isfinite(mixed), mixed, point), x, self.ball)
+            mixed = inside(self.ball, jnp.where(jnp.isfinite(mixed), mixed, point), x)
             won = minimum.succeeds(goal, goal.logits_fn(mixed))
             best = minimum.update(best, self.ball, mixed, x, won)
             back = x + self.beta * (mixed - x)
@@ -180,11 +179,6 @@ class Fab:
         (_, best), _ = jax.lax.scan(body, carry, length=self.steps)
         best = minimum.refine(best, goal, self.ball, x, self.refine)
         return minimum.result(best, self.ball, x)
-
-
-def _inside(x: Array, x0: Array, ball: Ball) -> Array:
-    x = confine(ball, x, x0)
-    return x if ball.bounds is None else jnp.clip(x, *ball.bounds)
 
 
 def fab(

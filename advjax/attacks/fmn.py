@@ -49,7 +49,7 @@ class Fmn:
     @property
     def calls(self) -> int:
         """Model calls per example; one with its gradient counts once."""
-        return 1 + self.steps + self.refine
+        return 2 + self.steps + self.refine
 
     def _radius(
         self, found: Array, won: Array, state: tuple, gamma: Array, away: Array

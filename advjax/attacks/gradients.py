@@ -62,28 +62,23 @@ def with_logits(
     return value, logits, gradient
 
 
-def jacobian(
-    logits_fn: LogitsFn, x: Array, vectors: Array | None = None
-) -> tuple[Array, Array]:
-    """Logits (B, K) and the gradients of all of them, (K, B, ...), in one program.
+def jacobian(logits_fn: LogitsFn, x: Array, vectors: Array) -> tuple[Array, Array]:
+    """Logits (B, K) and the gradients of combinations of them, in one program.
 
     Args:
       logits_fn: the model.
       x: (B, ...).
-      vectors: (M, B, K) combinations of logits to differentiate instead, which
-        gives (M, B, ...).
+      vectors: (M, B, K), the combinations.
+
+    Returns:
+      Logits (B, K) and gradients (M, B, ...).
     """
 
     def all_of(x):
         logits, pull = jax.vjp(logits_fn, x)
-        rows = vectors
-        if rows is None:
-            classes = logits.shape[1]
-            rows = jnp.broadcast_to(
-                jnp.eye(classes, dtype=logits.dtype)[:, None], (classes, *logits.shape)
-            )
+        rows = vectors.astype(logits.dtype)
         # In turn: side by side they are no faster, on CPU slower, and all in memory.
-        return logits, jax.lax.map(lambda row: pull(row)[0], rows.astype(logits.dtype))
+        return logits, jax.lax.map(lambda row: pull(row)[0], rows)
 
     return canonical(all_of)(x)
 

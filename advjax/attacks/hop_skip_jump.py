@@ -32,7 +32,7 @@ from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.fab import length
 from advjax.attacks.found import Found
 from advjax.attacks.goal import Goal
-from advjax.balls import Ball, confine, l2
+from advjax.balls import Ball, clip, inside, l2
 from advjax.rows import choose, wide
 from advjax.types import Array, Key, LogitsFn, check_images, dataclass
 
@@ -98,7 +98,7 @@ class HopSkipJump:
 
             def halve(carry, _):
                 rate, point, done = carry
-                new = self._clip(best.x + wide(rate, x) * move)
+                new = clip(self.ball, best.x + wide(rate, x) * move)
                 won = minimum.succeeds(goal, logits_fn(new)) & ~done
                 return (rate / 2, choose(won, new, point), done | won), None
 
@@ -106,10 +106,7 @@ class HopSkipJump:
             carry = jnp.where(jnp.isfinite(rate), rate, 0), best.x, ~active
             (_, point, _), _ = jax.lax.scan(halve, carry, length=_HALVINGS)
             new = self._to_boundary(goal, x, point, active)
-            closer = new.norm < best.norm
-            best = minimum.Nearest(
-                choose(closer, new.x, best.x), jnp.where(closer, new.norm, best.norm)
-            )
+            best = minimum.closer(best, new)
             spent = directions + _HALVINGS + self.bisections
             return (best, queries + spent * active), None
 
@@ -132,8 +129,8 @@ class HopSkipJump:
                     u = jax.random.uniform(k, x.shape[1:], x.dtype, -1, 1)
                 return u / jnp.sqrt(jnp.sum(u**2))
 
-            point = self._clip(x + wide(radius, x) * keys.draw(draw, keys.fold(key, i)))
-            point = confine(self.ball, point, x0)
+            point = x + wide(radius, x) * keys.draw(draw, keys.fold(key, i))
+            point = inside(self.ball, point, x0)
             # What clipping left of the direction.
             u = (point - x) / wide(radius, x)
             won = minimum.succeeds(goal, goal.logits_fn(point))
@@ -161,23 +158,11 @@ class HopSkipJump:
             return minimum.refine(nearest, goal, self.ball, x0, self.bisections)
         top = jnp.where(won, nearest.norm, 0)
 
-        def halve(carry, _):
-            nearest, low, high = carry
-            middle = (low + high) / 2
-            point = jnp.clip(x, x0 - wide(middle, x), x0 + wide(middle, x))
-            good = minimum.succeeds(goal, goal.logits_fn(point)) & won
-            nearest = minimum.update(nearest, self.ball, point, x0, good)
-            return (
-                nearest,
-                jnp.where(good, low, middle),
-                jnp.where(good, middle, high),
-            ), None
+        def shrunk(share):
+            cube = wide(share * top, x)
+            return jnp.clip(x, x0 - cube, x0 + cube)
 
-        carry = nearest, jnp.zeros_like(top), top
-        return jax.lax.scan(halve, carry, length=self.bisections)[0][0]
-
-    def _clip(self, x: Array) -> Array:
-        return x if self.ball.bounds is None else jnp.clip(x, *self.ball.bounds)
+        return minimum.refine(nearest, goal, self.ball, x0, self.bisections, shrunk)
 
     def __call__(
         self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None

@@ -84,7 +84,7 @@ class Jsma:
         """Returns the adversarial example found, else ``x``."""
         del key
         check_images(x)
-        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
+        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
         towards = candidate_classes(goal, x, 1)[0]
         low, high = self.ball.bounds or (-jnp.inf, jnp.inf)
         rows = jnp.arange(x.shape[0])
@@ -118,7 +118,6 @@ class Jsma:
             return (carry[0] < pairs) & jnp.any(carry[-1])
 
         pairs = self._pairs(int(jnp.size(x[0])))
-        best = minimum.start(goal, x)
         carry = jnp.zeros((), jnp.int32), x, best, ~best.found
         best = jax.lax.while_loop(unfinished, step, carry)[2]
         return minimum.result(best, self.ball, x)

@@ -30,7 +30,7 @@ from advjax.attacks.checks import check_ball, check_count, check_loss, check_pos
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest
-from advjax.balls import Ball, confine, l2
+from advjax.balls import Ball, inside, l2
 from advjax.rows import choose, total, wide
 from advjax.types import Array, Key, LogitsFn, Loss, check_images, dataclass
 
@@ -95,10 +95,6 @@ class Lbfgs:
         """The most model calls per example; most steps need one or two."""
         return 1 + self.searches * (1 + self.steps * self.trials) + self.refine
 
-    def _inside(self, x: Array, x0: Array) -> Array:
-        x = confine(self.ball, x, x0)
-        return x if self.ball.bounds is None else jnp.clip(x, *self.ball.bounds)
-
     def _minimise(self, goal: Goal, x0: Array, c: Array) -> Nearest:
         def evaluate(x):
             value, logits, gradient = with_logits(goal.logits_fn, goal.loss_of, x)
@@ -109,7 +105,7 @@ class Lbfgs:
 
         def step(state):
             x, gradient = state.x, state.gradient
-            descent = self._inside(x - gradient, x0)
+            descent = inside(self.ball, x - gradient, x0)
             free = (descent != x).astype(x.dtype)
             direction = _direction(state, free)
             slope = total(direction * gradient)
@@ -125,7 +121,7 @@ class Lbfgs:
 
             def attempt(carry):
                 trial, rate, kept, done, nearest = carry
-                new = self._inside(x + wide(rate, x) * direction, x0)
+                new = inside(self.ball, x + wide(rate, x) * direction, x0)
                 value, slope_there, won = evaluate(new)
                 nearest = minimum.update(nearest, self.ball, new, x0, won & ~done)
                 gain = total(gradient * (new - x))
@@ -182,11 +178,11 @@ class Lbfgs:
         """Returns the closest adversarial example found, else ``x``."""
         del key
         check_images(x)
-        goal = minimum.goal_at(x, logits_fn, self.loss, y, target)
+        goal, best = minimum.begin(x, logits_fn, self.loss, y, target)
 
         best = minimum.search_constant(
             lambda c: self._minimise(goal, x, c),
-            minimum.start(goal, x),
+            best,
             self.c,
             self.searches,
         )

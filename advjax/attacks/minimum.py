@@ -41,9 +41,19 @@ def goal_at(
     x0: Array, logits_fn: LogitsFn, loss: Loss, y: Array, target: Any = None
 ) -> Goal:
     """The goal of an attack at clean images, at the price of a model call."""
-    size = jnp.max(jnp.abs(logits_fn(x0).astype(jnp.float32)), axis=1)
+    return begin(x0, logits_fn, loss, y, target)[0]
+
+
+def begin(
+    x0: Array, logits_fn: LogitsFn, loss: Loss, y: Array, target: Any = None
+) -> tuple[Goal, Nearest]:
+    """The goal, and the clean image itself where it is a success: one model call."""
+    logits = logits_fn(x0)
+    size = jnp.max(jnp.abs(logits.astype(jnp.float32)), axis=1)
     # What is no number is no scale; it is decided where it occurs.
-    return Goal(logits_fn, loss, y, target, jnp.nan_to_num(size, posinf=0))
+    goal = Goal(logits_fn, loss, y, target, jnp.nan_to_num(size, posinf=0))
+    norm = jnp.where(succeeds(goal, logits), 0.0, jnp.inf).astype(x0.dtype)
+    return goal, Nearest(x0, norm)
 
 
 def succeeds(goal: Goal, logits: Array, kappa: float | Array = 0.0) -> Array:
@@ -60,17 +70,10 @@ def none(x0: Array) -> Nearest:
     return Nearest(x0, jnp.full_like(x0, jnp.inf, shape=x0.shape[:1]))
 
 
-def start(goal: Goal, x0: Array) -> Nearest:
-    """The clean image itself where it is a success, at the price of a model call."""
-    won = succeeds(goal, goal.logits_fn(x0))
-    return none(x0)._replace(norm=jnp.where(won, 0.0, jnp.inf).astype(x0.dtype))
-
-
 def update(best: Nearest, ball: Ball, x: Array, x0: Array, won: Array) -> Nearest:
     """Takes ``x`` where it is a success and closer."""
-    norm = ball.norm(x - x0).astype(best.norm.dtype)
-    closer = won & (norm < best.norm)
-    return Nearest(choose(closer, x, best.x), jnp.where(closer, norm, best.norm))
+    norm = jnp.where(won, ball.norm(x - x0), jnp.inf).astype(best.norm.dtype)
+    return closer(best, Nearest(x, norm))
 
 
 def closer(one: Nearest, other: Nearest) -> Nearest:
@@ -108,16 +111,34 @@ def search_constant(
     return jax.lax.scan(search, carry, length=searches)[0][0]
 
 
-def refine(best: Nearest, goal: Goal, ball: Ball, x0: Array, steps: int) -> Nearest:
-    """Bisects the segment between the clean image and the example found.
+def refine(
+    best: Nearest,
+    goal: Goal,
+    ball: Ball,
+    x0: Array,
+    steps: int,
+    path: Callable[[Array], Array] | None = None,
+) -> Nearest:
+    """Bisects the way from the clean image to the example found.
 
-    ``steps`` model calls bring it 2^-steps of its length close to the boundary.
+    ``steps`` model calls bring it 2^-steps of the way close to the boundary.
+
+    Args:
+      best: the example found.
+      goal: what counts as success.
+      ball: its norm decides what is closer.
+      x0: clean images.
+      steps: number of bisections.
+      path: share (B,) of the way in [0, 1] -> points; the segment by default.
     """
+
+    def segment(share):
+        return x0 + wide(share, x0) * (end - x0)
 
     def halve(carry, _):
         best, low, high = carry
         middle = (low + high) / 2
-        x = x0 + wide(middle, x0) * (end - x0)
+        x = (path or segment)(middle)
         won = succeeds(goal, goal.logits_fn(x)) & best.found
         best = update(best, ball, x, x0, won)
         return (best, jnp.where(won, low, middle), jnp.where(won, middle, high)), None

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from advjax import balls, keys
-from advjax.balls import Ball, confine
+from advjax.balls import Ball, inside
 from advjax.types import Array, Key
 
 
@@ -26,9 +26,7 @@ def _wide(values: Array) -> Array:
 
 
 def _box(delta: Array, x0: Array, ball: Ball) -> Array:
-    x = x0 + delta
-    x = confine(ball, x, x0)
-    return x if ball.bounds is None else jnp.clip(x, *ball.bounds)
+    return inside(ball, x0 + delta, x0)
 
 
 def stripes(ball: Ball, key: Key, x0: Array) -> Array:

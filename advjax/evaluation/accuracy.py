@@ -106,6 +106,7 @@ class _Arrays:
         self.success, self.rejected = blank(bool), blank(bool)
         self.in_range, self.finite = blank(bool, True), blank(bool, True)
         self.norm, self.margin = blank(np.float64), blank(np.float64, -np.inf)
+        self.rank = blank(np.float64, -np.inf)
         self.calls, self.parts = blank(np.int64), blank(np.int64)
         self.worst = x.copy()
         self.best = np.full(size, -np.inf)
@@ -129,11 +130,10 @@ class _Arrays:
         # The first part speaks for itself, a later one only where it did more harm.
         rank = np.nan_to_num(seen.margin, nan=np.inf)
         rank = np.where(seen.inside & seen.in_range, rank, -np.inf)
-        before = np.where(
-            self.success[a, index], np.nan_to_num(self.margin[a, index]), -np.inf
-        )
-        speaks = first | seen.adversarial | ((rank > before) & ~self.success[a, index])
+        harm = (rank > self.rank[a, index]) & ~self.success[a, index]
+        speaks = first | seen.adversarial | harm
         some = index[speaks]
+        self.rank[a, some] = rank[speaks]
         self.success[a, some] |= seen.adversarial[speaks]
         wrong = seen.wrong & ~seen.adversarial
         self.rejected[a, index] |= wrong

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from advjax.balls import Ball
+from advjax.balls import Ball, limit
 
 CLEAN_ERROR = -1
 ROBUST = -2
@@ -61,6 +61,22 @@ class Evaluation:
         """(N,) index of the first attack that broke it; CLEAN_ERROR, or ROBUST."""
         first = np.where(self.success.any(axis=0), self.success.argmax(axis=0), ROBUST)
         return np.where(self.clean_correct, first, CLEAN_ERROR)
+
+    @property
+    def distance(self) -> np.ndarray:
+        """(N,) norm of the closest verified adversarial example, infinite for none.
+
+        Zero where the model is wrong without an attack.
+        """
+        norm = np.where(self.success, self.norm, np.inf).min(axis=0)
+        return np.where(self.clean_correct, norm, 0.0)
+
+    def accuracy_at(self, eps: float) -> float:
+        """Fraction right under every attack, had its radius been ``eps``.
+
+        Exact only for minimum-norm attacks, which look for the closest example.
+        """
+        return float((self.distance > limit(eps)).mean())
 
     @property
     def clean_accuracy(self) -> float:

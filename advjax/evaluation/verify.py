@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import balls
-from advjax.balls import TOLERANCE, Ball
+from advjax.balls import Ball, limit
 from advjax.types import Array, HostArray, LogitsFn
 
 
@@ -103,7 +103,7 @@ def verify(
         wrong=wrong,
         margin=margin,
         norm=norm,
-        inside=norm <= eps + TOLERANCE * np.maximum(eps, 1),
+        inside=norm <= limit(eps),
         in_range=in_range,
         finite=finite,
     )
