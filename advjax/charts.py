@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Values = Sequence[float] | np.ndarray
+
 
 class Line(NamedTuple):
     """One line of a chart.
@@ -31,9 +33,9 @@ class Line(NamedTuple):
     """
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    spread: tuple[Sequence[float], Sequence[float]] | None = None
+    x: Values
+    y: Values
+    spread: tuple[Values, Values] | None = None
     dashed: bool = False
 
 
@@ -55,13 +57,24 @@ PLAIN = Axis()
 
 
 def _prepare(axes: Axes, x: Axis, y: Axis, title: str) -> None:
+    from matplotlib.ticker import LogFormatter
+
     axes.set(xlabel=x.label, ylabel=y.label, xscale=x.scale, yscale=y.scale)
+    for axis, given in ((axes.xaxis, x), (axes.yaxis, y)):
+        if given.scale in ('log', 'symlog'):
+            # Matplotlib's own labels are formulas, and the style reads no formulas.
+            axis.set_major_formatter('{x:g}')
+            axis.set_minor_formatter(LogFormatter())
+    if title:
+        axes.set_title(title)
+
+
+def _limit(axes: Axes, x: Axis, y: Axis) -> None:
+    """Called after drawing: an open end is where the data ends."""
     if x.limits is not None:
         axes.set_xlim(*x.limits)
     if y.limits is not None:
         axes.set_ylim(*y.limits)
-    if title:
-        axes.set_title(title)
 
 
 def panels(
@@ -86,6 +99,8 @@ def panels(
         named: dict[str, Any] = {}
         for axes, draw in zip(grid, drawings, strict=False):
             draw(axes)
+            if width / columns < 6:  # Values would run into each other.
+                _thin_out(axes)
             handles, labels = axes.get_legend_handles_labels()
             named |= {
                 text: handle
@@ -96,6 +111,14 @@ def panels(
             axes.set_axis_off()
         drawing.finish(figure, list(named.values()), list(named), width)
     return figure
+
+
+def _thin_out(axes: Axes) -> None:
+    from matplotlib.ticker import AutoLocator
+
+    # Only where matplotlib chose the ticks: named ones are all wanted.
+    if isinstance(axes.xaxis.get_major_locator(), AutoLocator):
+        axes.locator_params(axis='x', nbins=5)
 
 
 def lines_on(
@@ -111,7 +134,7 @@ def lines_on(
     """Draws lines on given axes; see ``lines``."""
     _prepare(axes, x, y, title)
     for index, line in enumerate(lines):
-        look = drawing.series(index)
+        look: dict[str, Any] = drawing.series(index)
         if line.dashed:
             look = {**look, 'marker': '', 'linestyle': (0, (4, 2))}
         # A marker on each of hundreds of points is a thick line.
@@ -130,6 +153,7 @@ def lines_on(
     for number, (name, where) in enumerate((levels or {}).items()):
         dashes = (0, (2, 2 + 2 * number))
         axes.axhline(where, color=drawing.MUTED, ls=dashes, lw=1.4, label=name)
+    _limit(axes, x, y)
 
 
 def lines(
@@ -164,7 +188,7 @@ def lines(
 
 def histograms_on(
     axes: Axes,
-    samples: Mapping[str, Sequence[float]],
+    samples: Mapping[str, Values],
     x: Axis = PLAIN,
     *,
     bins: int = 40,
@@ -185,15 +209,18 @@ def histograms_on(
     for index, (name, values) in enumerate(arrays.items()):
         colour = drawing.series(index)['color']
         weights = np.full(len(values), 100 / max(len(values), 1))
-        shared = {'bins': edges, 'weights': weights, 'color': colour}
+        shared: dict[str, Any] = {
+            'bins': edges, 'weights': weights, 'color': colour
+        }  # fmt: skip
         axes.hist(values, alpha=0.22, **shared)
         axes.hist(
             values, histtype='step', lw=2, label=drawing.label(name, 40), **shared
         )
+    _limit(axes, x, PLAIN)
 
 
 def histograms(
-    samples: Mapping[str, Sequence[float]],
+    samples: Mapping[str, Values],
     x: Axis = PLAIN,
     *,
     bins: int = 40,
@@ -220,7 +247,7 @@ def histograms(
 
 def scatter_on(
     axes: Axes,
-    points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    points: Mapping[str, tuple[Values, Values]],
     x: Axis = PLAIN,
     y: Axis = PLAIN,
     *,
@@ -242,10 +269,11 @@ def scatter_on(
             drawing.label(text, 40), (at, value), xytext=(6, 4),
             textcoords='offset points', fontsize=11,
         )  # fmt: skip
+    _limit(axes, x, y)
 
 
 def scatter(
-    points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    points: Mapping[str, tuple[Values, Values]],
     x: Axis = PLAIN,
     y: Axis = PLAIN,
     *,
@@ -275,7 +303,7 @@ def scatter(
 def bars_on(
     axes: Axes,
     groups: Sequence[str],
-    series: Mapping[str, Sequence[float]],
+    series: Mapping[str, Values],
     y: Axis = PLAIN,
     *,
     title: str = '',
@@ -296,11 +324,12 @@ def bars_on(
     axes.set_yticks(place, [drawing.label(group, 32) for group in groups])
     axes.invert_yaxis()
     axes.grid(visible=False, axis='y')
+    _limit(axes, y, PLAIN)
 
 
 def bars(
     groups: Sequence[str],
-    series: Mapping[str, Sequence[float]],
+    series: Mapping[str, Values],
     y: Axis = PLAIN,
     *,
     title: str = '',
@@ -347,11 +376,13 @@ def matrix_on(
     axes.imshow(shade, aspect='auto', interpolation='none')
     axes.set_xticks(range(len(columns)), [drawing.label(c, 18) for c in columns])
     axes.set_yticks(range(len(rows)), [drawing.label(r, 26) for r in rows])
-    if max(map(len, columns), default=0) * len(columns) > 60:
+    figure: Any = axes.figure
+    room = 5 * figure.get_figwidth()
+    if max(map(len, columns), default=0) * len(columns) > room:
         axes.tick_params(axis='x', labelrotation=35)
-        for text in axes.get_xticklabels():
-            text.set_ha('right')
-            text.set_rotation_mode('anchor')
+        for tick in axes.get_xticklabels():
+            tick.set_horizontalalignment('right')
+            tick.set_rotation_mode('anchor')
     for (row, column), value in np.ndenumerate(values):
         text = form.format(value) if math.isfinite(value) else '–'
         axes.text(column, row, text, ha='center', va='center', fontsize=11)
@@ -426,3 +457,4 @@ def surface_on(
         )
         axes.figure.colorbar(drawn, ax=axes)
     axes.grid(visible=False)
+    _limit(axes, x, y)

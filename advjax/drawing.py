@@ -24,7 +24,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +181,7 @@ def series(index: int) -> dict[str, Any]:
     }
 
 
-def floats(values: Sequence[Any]) -> np.ndarray:
+def floats(values: Iterable[Any]) -> np.ndarray:
     """Returns floats, with NaN (which matplotlib leaves out) for what is none."""
     numbers = np.array([math.nan if v is None else float(v) for v in values])
     return np.where(np.isfinite(numbers), numbers, math.nan)

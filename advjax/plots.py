@@ -158,7 +158,8 @@ def robustness_curves(
         drawing.percent_axis(axes.yaxis, axes.set_ylim)
         axes.set_xlabel(quantity)
         axes.set_ylabel('right answers (%)')
-        drawing.finish(figure, *axes.get_legend_handles_labels(), width)
+        handles, labels = axes.get_legend_handles_labels()
+        drawing.finish(figure, handles, labels, width)
     return figure
 
 
@@ -228,7 +229,8 @@ def attack_bars(
         axes.tick_params(axis='y', length=0)
         axes.spines['left'].set_visible(False)
         axes.set_xlabel('right answers (%)')
-        drawing.finish(figure, *axes.get_legend_handles_labels(), width)
+        handles, labels = axes.get_legend_handles_labels()
+        drawing.finish(figure, handles, labels, width)
     return figure
 
 
@@ -284,7 +286,8 @@ def training_curves(
             panel.set_xlabel('epoch (passes over the training images)')
             panel.xaxis.get_major_locator().set_params(integer=True)
             panel.set_xlim(-0.02 * max(longest, 1), 1.02 * max(longest, 1))
-        drawing.finish(figure, *axes.get_legend_handles_labels(), width)
+        handles, labels = axes.get_legend_handles_labels()
+        drawing.finish(figure, handles, labels, width)
     return figure
 
 

@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from advjax import drawing
@@ -163,7 +164,7 @@ def table(
 
 def _cell(value: Any) -> Any:
     """A number or text of a table, as JSON knows it."""
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -49,7 +49,7 @@ def run(config, work):
             claim('broken', np.nan, band=(0, 1), reason='it is a | test'),
         ],
         [picture('A line', 'It rises.', draw)],
-        [table('Numbers', ['what', 'value'], [['one', 1.0], ['none', np.nan]])],
+        [table('Numbers', ['what', 'value'], [['one', kept['n']], ['none', np.nan]])],
     )
 
 
@@ -137,6 +137,7 @@ class TestExecute:
         verdicts = [c['verdict'] for c in saved['claims']]
         assert verdicts == ['holds', 'outside', 'reported', 'outside']
         assert saved['config'] == dataclasses.asdict(Config())
+        assert saved['tables'][0]['rows'] == [['one', 30], ['none', None]]
         page = (folder / 'report.html').read_text()
         assert '1 of 3 claims hold' in page
         assert '2 do\nnot' in page

@@ -45,6 +45,7 @@ from advjax.attacks.universal import universal
 
 Knowledge = Literal['white box', 'scores', 'decisions', 'transfer']
 
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One attack of the library.

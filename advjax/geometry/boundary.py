@@ -1,0 +1,147 @@
+"""Where the decision boundary of a network is, along a path.
+
+A network's boundary has no closed form, but along a line it is a number: the distance
+at which the answer first changes. The line is looked at on a grid, and the interval in
+which the first change falls is halved; a change and back between two points of the grid
+stays unseen, so a coarse grid can only overestimate.
+
+The nearest point of the boundary in any direction is what minimum-norm attacks look
+for (``attacks.fmn``, ``attacks.deepfool``, ...).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from advjax import losses
+from advjax.attacks.checks import check_count
+from advjax.balls import l2
+from advjax.convolutions import canonical
+from advjax.rows import wide
+from advjax.types import Array, LogitsFn, check_images
+
+
+def wrong(logits: Array, y: Array) -> Array:
+    """Whether the answer is not the label, (B,); NaN is no answer."""
+    return (jnp.argmax(logits, axis=1) != y) | jnp.isnan(logits).any(axis=1)
+
+
+def first_crossing(
+    logits_fn: LogitsFn,
+    y: Array,
+    path: Callable[[Array], Array],
+    *,
+    grid: int = 64,
+    halvings: int = 20,
+) -> Array:
+    """The first point of a path at which the model errs.
+
+    Args:
+      logits_fn: the model.
+      y: (B,) labels, or answers whose change is asked for.
+      path: from (B,) positions in [0, 1] to (B, ...) inputs.
+      grid: points looked at, besides 0.
+      halvings: bisections of the interval of the first change.
+
+    Returns:
+      (B,) positions: 0 where the model errs at the start already, infinite where it
+      does at no point of the grid. The model errs at the position returned.
+
+    Raises:
+      ValueError: if ``grid`` is below 1 or ``halvings`` below 0.
+    """
+    check_count('grid', grid)
+    check_count('halvings', halvings, least=0)
+
+    def errs(t):
+        return wrong(logits_fn(path(t)), y)
+
+    start = jnp.zeros(y.shape, jnp.float32)
+
+    def look(first, i):
+        found = errs(jnp.full_like(start, i / grid))
+        return jnp.where(found & jnp.isinf(first), i / grid, first), None
+
+    never = jnp.where(errs(start), 0.0, jnp.inf).astype(start.dtype)
+    places = jnp.arange(1, grid + 1, dtype=start.dtype)
+    first, _ = jax.lax.scan(look, never, places)
+    crosses = jnp.isfinite(first) & (first > 0)
+
+    def halve(_, interval):
+        low, high = interval
+        middle = (low + high) / 2
+        found = errs(middle)
+        return jnp.where(found, low, middle), jnp.where(found, middle, high)
+
+    high = jnp.where(crosses, first, 0)
+    low = jnp.where(crosses, first - 1 / grid, 0)
+    _, high = jax.lax.fori_loop(0, halvings, halve, (low, high))
+    return jnp.where(crosses, high, first)
+
+
+def distance_along(
+    logits_fn: LogitsFn,
+    x: Array,
+    y: Array,
+    direction: Array,
+    reach: float | Array,
+    *,
+    geometric: bool = False,
+    grid: int = 64,
+    halvings: int = 20,
+) -> Array:
+    """The L2 distance to the first error along a direction of each example.
+
+    Args:
+      logits_fn: the model.
+      x: (B, ...) images.
+      y: (B,) labels, or answers whose change is asked for.
+      direction: (B, ...), or (...) for all; its length does not matter.
+      reach: how far to look, () or (B,), > 0.
+      geometric: look at distances that grow by a factor, from a millionth of the
+        reach on, for boundaries at unknown scales.
+      grid: points looked at.
+      halvings: bisections between two of them.
+
+    Returns:
+      (B,): 0 where the model errs at x; infinite where it errs at no point of the
+      grid, or where the direction is zero. Pixels are not held to any range.
+
+    Raises:
+      ValueError: if x is no float array of images, or a direction has another shape.
+    """
+    check_images(x)
+    direction = jnp.asarray(direction, x.dtype)
+    if direction.shape not in (x.shape, x.shape[1:]):
+        raise ValueError(
+            f'direction must have shape {x.shape} or {x.shape[1:]}, got '
+            f'{direction.shape}'
+        )
+    towards = l2(1.0).steepest(jnp.broadcast_to(direction, x.shape))
+    reach = jnp.broadcast_to(jnp.asarray(reach, x.dtype), x.shape[:1])
+
+    def length(t):
+        if geometric:
+            return jnp.where(t > 0, reach * 10.0 ** (6 * (t - 1)), 0)
+        return reach * t
+
+    def path(t):
+        return x + wide(length(t), x) * towards
+
+    t = first_crossing(logits_fn, y, path, grid=grid, halvings=halvings)
+    return jnp.where(jnp.isfinite(t), length(jnp.where(jnp.isfinite(t), t, 0)), jnp.inf)
+
+
+def normal(logits_fn: LogitsFn, x: Array, y: Array) -> Array:
+    """The direction of steepest ascent of the margin, (B, ...) of unit L2 length.
+
+    At a point of the boundary it is the boundary's normal, away from class y: what the
+    normal of a linear classifier is everywhere. Zero where the gradient is.
+    """
+    check_images(x)
+
+    def summed(x):
+        return jnp.sum(losses.margin(logits_fn(x), y))
+
+    return l2(1.0).steepest(canonical(jax.grad(summed))(x))
