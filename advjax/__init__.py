@@ -20,8 +20,12 @@ from advjax.version import __version__
 if TYPE_CHECKING:
     from advjax import attacks as attacks
     from advjax import balls as balls
+    from advjax import certify as certify
     from advjax import data as data
+    from advjax import defenses as defenses
     from advjax import evaluation as evaluation
+    from advjax import features as features
+    from advjax import geometry as geometry
     from advjax import keys as keys
     from advjax import losses as losses
     from advjax import models as models
@@ -34,8 +38,8 @@ if TYPE_CHECKING:
     from advjax.balls import linf as linf
 
 _ROOMS = (
-    'attacks', 'balls', 'data', 'evaluation', 'keys', 'losses', 'models', 'training',
-    'types', 'zoo',
+    'attacks', 'balls', 'certify', 'data', 'defenses', 'evaluation', 'features',
+    'geometry', 'keys', 'losses', 'models', 'training', 'types', 'zoo',
 )  # fmt: skip
 _BALLS = ('l0', 'l1', 'l2', 'linf')
 

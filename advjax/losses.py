@@ -148,3 +148,27 @@ def softplus(logits: Array, y: Array) -> Array:
     if z.ndim == 2:
         z = z[:, 1] - z[:, 0] if z.shape[1] == 2 else z[:, 0]
     return jax.nn.softplus(-y.astype(z.dtype) * z)
+
+
+def one_vs_rest(logits: Array, y: Array, target: Array | None = None) -> Array:
+    r"""K independent yes-or-no losses, :math:`\zeta(-z_y) + \sum_{k \ne y} \zeta(z_k)`.
+
+    The negative log likelihood of a model whose classes do not compete,
+    :math:`P(\text{class } k \mid x) = \sigma(z_k)`: it may answer "none of them".
+    Targeted it is the negative of the same with the target in place of the label.
+
+    Args:
+      logits: (B, K).
+      y: (B,) labels.
+      target: (B,) classes to be reached, or None.
+
+    Returns:
+      (B,) nats.
+
+    Reference: Goodfellow et al. 2015, arXiv 1412.6572, appendix A (independent
+    sigmoids).
+    """
+    z = _float32(logits)
+    own = jax.nn.one_hot(y if target is None else target, z.shape[1], dtype=bool)
+    value = jnp.sum(jax.nn.softplus(jnp.where(own, -z, z)), axis=1)
+    return value if target is None else -value

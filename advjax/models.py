@@ -8,7 +8,7 @@ so a training step costs no more than the bare ``jax.jit``.
 
 import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,25 +23,39 @@ class Model(NamedTuple):
     Attributes:
       init: ``key -> (params, state)``; ``state`` holds what training changes
         without a gradient (BatchNorm statistics), or {}.
-      apply: ``(params, state, x, train=False, key=None) -> (logits, state)``. With
-        ``train`` False the state is returned as it came and the result is
-        deterministic. ``key`` feeds dropout.
+      apply: ``(params, state, x, train=False, key=None, **view) -> (logits, state)``.
+        With ``train`` False the state is returned as it came and the result is
+        deterministic. ``key`` feeds dropout. A view says how the network is looked
+        at, such as ``branch=1`` (see ``zoo.split_norm_cnn``); it reaches the network
+        as keyword arguments, and without one the network answers as it is used.
+      features: ``(params, state, x) -> (B, F)``, the representation that the last
+        layer reads, in eval mode; None where a network does not say.
     """
 
     init: Callable[[Key], tuple[Params, State]]
     apply: Callable[..., tuple[Array, State]]
+    features: Callable[[Params, State, Array], Array] | None = None
 
 
 @functools.cache
-def _in_eval_mode(apply: Callable) -> Callable:
-    def logits(params, state, x):
-        return apply(params, state, x, train=False)[0]
+def _in_eval_mode(apply: Callable, view: tuple[tuple[str, Any], ...]) -> Callable:
+    def logits(params, state, x, **other):
+        return apply(params, state, x, train=False, **{**dict(view), **other})[0]
 
     return logits
 
 
-def logits_fn(model: Model, params: Params, state: State | None = None) -> LogitsFn:
+def logits_fn(
+    model: Model, params: Params, state: State | None = None, **view: Any
+) -> LogitsFn:
     """The deterministic function x -> logits that attacks and evaluations take.
+
+    Args:
+      model: the network.
+      params: its parameters.
+      state: its statistics; {} by default.
+      **view: hashable arguments of the network itself, such as ``branch=1``: what is
+        attacked is that view. Given when the result is called they come first.
 
     Returns:
       A ``jax.tree_util.Partial``: a pytree whose leaves are the parameters. Passed
@@ -49,28 +63,49 @@ def logits_fn(model: Model, params: Params, state: State | None = None) -> Logit
       and stacked parameters can be mapped over by ``vmap``.
     """
     return jax.tree_util.Partial(
-        _in_eval_mode(model.apply), params, {} if state is None else state
+        _in_eval_mode(model.apply, tuple(sorted(view.items()))),
+        params,
+        {} if state is None else state,
     )
 
 
-def from_function(
-    init: Callable[[Key], Params], apply: Callable[[Params, Array], Array]
-) -> Model:
+def features_fn(model: Model, params: Params, state: State | None = None) -> LogitsFn:
+    """The deterministic function x -> representation (B, F) of a network.
+
+    Like ``logits_fn`` it is a pytree of the parameters.
+
+    Raises:
+      ValueError: if the network does not say what its representation is.
+    """
+    if model.features is None:
+        raise ValueError(
+            'model must have features: an nnx module with a method features(x), or '
+            f'Model._replace(features=...), got {model}'
+        )
+    return jax.tree_util.Partial(model.features, params, {} if state is None else state)
+
+
+def from_function(init: Callable[[Key], Params], apply: Callable[..., Array]) -> Model:
     """Wraps a stateless network written as two functions.
 
     Args:
       init: ``key -> params``.
-      apply: ``(params, x) -> logits``.
+      apply: ``(params, x) -> logits``; views are passed on to it.
     """
 
-    def with_state(params, state, x, train=False, key=None):
+    def with_state(params, state, x, train=False, key=None, **view):
         del train, key
-        return apply(params, x), state
+        return apply(params, x, **view), state
 
     return Model(init=lambda key: (init(key), {}), apply=with_state)
 
 
-def from_linen(module: Any, example: Array, train_argument: str | None = None) -> Model:
+def from_linen(
+    module: Any,
+    example: Array,
+    train_argument: str | None = None,
+    views: Sequence[Mapping[str, Any]] = (),
+) -> Model:
     """Wraps a ``flax.linen`` module.
 
     Args:
@@ -79,38 +114,58 @@ def from_linen(module: Any, example: Array, train_argument: str | None = None) -
       train_argument: name of the boolean argument of ``module.__call__`` that means
         training, if there is one (often ``train``). A module without one is run the
         same way in both modes.
+      views: all views but the plain one, such as ``[{'branch': 1}]``. A linen module
+        makes the parameters of a layer when it is first called, so those of an
+        auxiliary branch exist only if it has been looked at.
 
     Raises:
       ValueError: if the module has no argument of that name.
     """
     import inspect
 
-    if train_argument is not None:
-        known = inspect.signature(type(module).__call__).parameters
-        if train_argument not in known:
+    known = list(inspect.signature(type(module).__call__).parameters)[1:]
+    for argument, name in [
+        ('train_argument', train_argument),
+        *(('views', name) for view in views for name in view),
+    ]:
+        if name is not None and name not in known:
             raise ValueError(
-                f'train_argument must be one of {list(known)[1:]}, the arguments of '
-                f'{type(module).__name__}, got {train_argument!r}'
+                f'{argument} must be one of {known}, the arguments of '
+                f'{type(module).__name__}, got {name!r}'
             )
 
     def mode(train: bool) -> dict[str, bool]:
         return {} if train_argument is None else {train_argument: train}
 
     def init(key):
-        variables = dict(module.init(key, example, **mode(False)))
+        variables: dict[str, Any] = {}
+        for view in ({}, *views):
+            seen = module.init(key, example, **mode(False), **view)
+            variables = _united(variables, seen)
         return variables.pop('params', {}), variables
 
-    def apply(params, state, x, train=False, key=None):
+    def apply(params, state, x, train=False, key=None, **view):
         variables = {'params': params, **state}
         rngs = {} if key is None else {'dropout': key}
+        given = {**mode(train), **view}
         if not (train and state):
-            return module.apply(variables, x, rngs=rngs, **mode(train)), state
+            return module.apply(variables, x, rngs=rngs, **given), state
         logits, state = module.apply(
-            variables, x, rngs=rngs, mutable=list(state), **mode(train)
+            variables, x, rngs=rngs, mutable=list(state), **given
         )
         return logits, dict(state)
 
     return Model(init=init, apply=apply)
+
+
+def _united(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """All of ``tree``, and of ``other`` what it lacks."""
+    both = {
+        name: _united(tree[name], other[name])
+        for name in tree.keys() & other.keys()
+        if isinstance(tree[name], Mapping)
+    }
+    return {**other, **tree, **both}
 
 
 def from_nnx(constructor: Callable[..., Any]) -> Model:
@@ -118,6 +173,8 @@ def from_nnx(constructor: Callable[..., Any]) -> Model:
 
     In eval mode BatchNorm uses its running statistics and Dropout is off; the
     module itself is never mutated.
+
+    A method ``features(x)`` of the module becomes ``Model.features``.
 
     Args:
       constructor: ``constructor(rngs=nnx.Rngs)`` builds the module, such as the
@@ -173,15 +230,23 @@ def from_nnx(constructor: Callable[..., Any]) -> Model:
         _, params, _, state = split(constructor(rngs=nnx.Rngs(key)))
         return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
 
-    def apply(params, state, x, train=False, key=None):
+    def merged(params, state, train, key) -> Any:
         streams = rest(jax.random.key(0) if key is None else key)
-        module = nnx.merge(
+        return nnx.merge(
             graphs[train], fill(params_like, params), streams, fill(state_like, state)
         )
-        logits = module(x)
+
+    def apply(params, state, x, train=False, key=None, **view):
+        module = merged(params, state, train, key)
+        logits = module(x, **view)
         if not train:
             return logits, state
         after: Any = split(module)[3]
         return logits, nnx.to_pure_dict(after)
 
-    return Model(init=init, apply=apply)
+    def features(params, state, x):
+        return merged(params, state, False, None).features(x)
+
+    # Some modules have a number of that name: only a method will do.
+    known = callable(getattr(type(abstract), 'features', None))
+    return Model(init=init, apply=apply, features=features if known else None)

@@ -8,7 +8,14 @@ import pytest
 from advjax import attacks, evaluation, linf, losses, models, training, zoo
 
 KEY = jax.random.key(0)
-ALL = [zoo.softmax_regression, zoo.mlp, zoo.maxout, zoo.madry_mnist, zoo.fast_mnist]
+ALL = [
+    zoo.softmax_regression,
+    zoo.mlp,
+    zoo.maxout,
+    zoo.madry_mnist,
+    zoo.fast_mnist,
+    zoo.sparse_autoencoder,
+]
 
 
 @pytest.mark.parametrize('build', ALL, ids=lambda f: f.__name__)

@@ -21,6 +21,7 @@ from advjax.attacks.ead import ead
 from advjax.attacks.estimation import nes, spsa
 from advjax.attacks.fab import fab
 from advjax.attacks.fmn import fmn
+from advjax.attacks.fooling import Fooling, fooling_images
 from advjax.attacks.found import Found
 from advjax.attacks.frank_wolfe import frank_wolfe
 from advjax.attacks.goal import Aim, Goal
@@ -47,6 +48,7 @@ from advjax.attacks.square import square
 from advjax.attacks.starts import (
     clean,
     constant,
+    corner,
     gaussian,
     normalised,
     sparse,
@@ -54,6 +56,8 @@ from advjax.attacks.starts import (
     unclipped,
     uniform,
 )
+from advjax.attacks.surrogate import Surrogate, surrogate
+from advjax.attacks.threat import Capability, ThreatModel
 from advjax.attacks.transfer import diverse, scales, views
 from advjax.attacks.transforms import adam, chain, momentum, translation
 from advjax.attacks.tree import perturb
@@ -64,11 +68,15 @@ __all__ = [
     'Apgd',
     'Ascent',
     'AscentState',
+    'Capability',
     'Ensemble',
     'Entry',
     'Eot',
+    'Fooling',
     'Found',
     'Goal',
+    'Surrogate',
+    'ThreatModel',
     'adam',
     'adam_pgd',
     'apgd',
@@ -82,6 +90,7 @@ __all__ = [
     'checkpoints',
     'clean',
     'constant',
+    'corner',
     'ddn',
     'deepfool',
     'diverse',
@@ -92,6 +101,7 @@ __all__ = [
     'fgm',
     'fgsm',
     'fmn',
+    'fooling_images',
     'frank_wolfe',
     'from_prediction',
     'gaussian',
@@ -117,6 +127,7 @@ __all__ = [
     'spsa',
     'square',
     'steepest',
+    'surrogate',
     'targeted',
     'translation',
     'unclipped',

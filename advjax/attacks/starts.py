@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from advjax import keys
+from advjax import keys, rows
 from advjax.balls import Ball, confine
 from advjax.types import Array, Key
 
@@ -35,6 +35,22 @@ def unclipped(ball: Ball, key: Key, x0: Array) -> Array:
     """
     unbounded: Any = dataclasses.replace(ball, bounds=None)  # type: ignore[type-var]
     return unbounded.sample(key, x0)
+
+
+def corner(ball: Ball, key: Key, x0: Array) -> Array:
+    r"""Starts at a random corner of the box, x + eps b with b uniform in {-1, +1}^n.
+
+    Of an ``linf`` ball; in any other it is the projection of that point.
+
+    Reference: Goodfellow et al. 2015, arXiv 1412.6572, section 6 (a control).
+    """
+
+    def draw(k):
+        return jax.random.rademacher(k, x0.shape[1:], x0.dtype)
+
+    signs = keys.draw(draw, keys.per_example(key, x0.shape[0]))
+    eps = rows.wide(jnp.asarray(ball.eps, x0.dtype), x0)
+    return ball.project(x0 + eps * signs, x0)
 
 
 def gaussian(ball: Ball, key: Key, x0: Array) -> Array:

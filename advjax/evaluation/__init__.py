@@ -2,8 +2,10 @@
 
 from advjax.evaluation.accuracy import evaluate
 from advjax.evaluation.curves import Curve, robustness_curve
+from advjax.evaluation.masking import Masking, Sign, masking
 from advjax.evaluation.progress_file import OtherEvaluationError
 from advjax.evaluation.record import CLEAN_ERROR, ROBUST, Evaluation
+from advjax.evaluation.rubbish import Rubbish, rubbish
 from advjax.evaluation.verify import Verified, verify
 
 __all__ = [
@@ -11,9 +13,14 @@ __all__ = [
     'ROBUST',
     'Curve',
     'Evaluation',
+    'Masking',
     'OtherEvaluationError',
+    'Rubbish',
+    'Sign',
     'Verified',
     'evaluate',
+    'masking',
     'robustness_curve',
+    'rubbish',
     'verify',
 ]

@@ -159,7 +159,7 @@ def exact_error(alphas: Any, radius: float = 1.0) -> float:
     from scipy import stats
 
     high, low, bound = _share(alphas, radius)
-    share: Any = stats.beta(high / 2, low / 2)
+    share = stats.beta(high / 2, low / 2)
     return float(share.sf(bound) if radius == 1 else share.cdf(bound))
 
 

@@ -127,7 +127,7 @@ def fit(
     """Trains a network and keeps its best epoch.
 
     Best means the highest robust accuracy on the held-out images, or the highest
-    clean accuracy for a method without an attack.
+    clean accuracy for a method without an attack or with a view of its own for it.
 
     Args:
       method: from ``advjax.training``.
@@ -387,29 +387,30 @@ class _Loop:
             self._save()
 
     def _held_out_accuracy(self) -> dict[str, float | None]:
-        model = models.logits_fn(self.model, self.state.params, self.state.model_state)
+        trained = self.model, self.state.params, self.state.model_state
         images = np.asarray(data.to_float(self.held_out.images))
-        labels = self.held_out.labels
-        if self.attack is None:
-            answers = np.asarray(jnp.argmax(logits_of(model, images), axis=1))
-            clean, robust = float((answers == labels).mean()), None
-        else:
+        labels, found = self.held_out.labels, None
+        if self.attack is not None:
             # The same draws every epoch: a difference is the model's.
             key = jax.random.fold_in(self.key, 2**31 - 1)
             found = evaluate(
-                model,
+                models.logits_fn(*trained, **dict(self.method.view)),
                 images,
                 labels,
                 {'held out': self.attack},
                 key,
                 batch_size=min(len(labels), 512),
             )
-            clean, robust = found.clean_accuracy, found.robust_accuracy
-            answers = found.clean_prediction
+        if found is None or self.method.view:
+            logits = logits_of(models.logits_fn(*trained), images)
+            answers = np.asarray(jnp.argmax(logits, axis=1))
+            clean = float((answers == labels).mean())
+        else:
+            clean, answers = found.clean_accuracy, found.clean_prediction
         top = float(np.bincount(answers).max() / len(answers))
         return {
             'held_out_clean': clean,
-            'held_out_robust': robust,
+            'held_out_robust': None if found is None else found.robust_accuracy,
             'held_out_top_class': top,
         }
 
@@ -429,7 +430,9 @@ class _Loop:
         self.now.events.append(f'{failure}; {action}')
 
     def _score(self, row: Mapping[str, Any]) -> float:
-        return row['held_out_robust' if self.method.adversarial else 'held_out_clean']
+        # With a view of its own the adversary serves the answers of the plain one.
+        robust = self.method.adversarial and not self.method.view
+        return row['held_out_robust' if robust else 'held_out_clean']
 
     def _fit(self) -> Fit:
         return Fit(

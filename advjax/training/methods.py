@@ -7,20 +7,29 @@ its eps, alpha and beta are leaves that can be swept by ``vmap`` or scheduled. Y
 own is ``method(attack, outer)`` with any two functions of these shapes.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from flax import struct
 
 from advjax import attacks, losses
-from advjax.balls import Ball
-from advjax.types import Array, Attack, Key, LogitsFn, State, as_pytree, dataclass
+from advjax.attacks.starts import Start
+from advjax.balls import Ball, as_ball
+from advjax.types import (
+    Array,
+    Key,
+    LogitsFn,
+    Loss,
+    State,
+    as_pytree,
+    dataclass,
+)
 
-Forward = Callable[[State, Array], tuple[Array, State]]
-Outer = Callable[
-    [Forward, State, Array, Array, Array], tuple[Array, Array, State]
-]  # fmt: skip
+Inner = Callable[[LogitsFn, Key, Array, Array], Any]
+Forward = Callable[..., tuple[Array, State]]
+Outer = Callable[[Forward, State, Array, Any, Array], tuple[Array, Array, State]]
 
 
 @dataclass
@@ -28,26 +37,48 @@ class Method:
     """A row of the table of training methods; build it with a factory below.
 
     Attributes:
-      inner: the attack whose result is trained on.
+      inner: the attack whose result is trained on; it may return any pytree of
+        images, which the outer loss then gets.
       outer: ``(forward, state, x, x_adv, y) -> (loss (B,), logits, state)``, where
-        ``forward(state, x) -> (logits, state)`` runs the model in train mode.
+        ``forward(state, x, **view) -> (logits, state)`` runs the model in train mode.
       train_mode: run the model in train mode while attacking. Off by default:
         batch statistics would let the examples of a batch attack each other.
+      view: the view of the model that the adversary belongs to, as sorted pairs such
+        as (('branch', 1),): attacked in training and in the robust accuracy on
+        held-out images. Such a network answers in its plain view, so it is that
+        view's clean accuracy that the best epoch is chosen by.
     """
 
     inner: Any
     outer: Any
     train_mode: bool = struct.field(pytree_node=False, default=False)
+    view: tuple[tuple[str, Any], ...] = struct.field(pytree_node=False, default=())
 
     @property
     def adversarial(self) -> bool:
-        """Whether there is an inner maximum at all."""
-        return getattr(self.inner, 'func', None) is not unperturbed
+        """Whether there is an inner maximum at all; noise is none."""
+        searches = getattr(self.inner, 'steps', 1) != 0
+        return searches and getattr(self.inner, 'func', None) is not unperturbed
 
 
-def method(inner: Attack, outer: Outer, train_mode: bool = False) -> Method:
-    """Pairs an attack with an outer loss; see ``Method``."""
-    return Method(as_pytree(inner), as_pytree(outer), train_mode)
+def method(
+    inner: Inner,
+    outer: Outer,
+    train_mode: bool = False,
+    view: Mapping[str, Any] | None = None,
+) -> Method:
+    """Pairs an attack with an outer loss; see ``Method``.
+
+    Raises:
+      ValueError: if the view names what every network is given anyway.
+    """
+    pairs = tuple(sorted((view or {}).items()))
+    taken = {'params', 'state', 'x', 'train', 'key'} & {name for name, _ in pairs}
+    if taken:
+        raise ValueError(
+            f'view must not name {sorted(taken)}, which every model has, got {view}'
+        )
+    return Method(as_pytree(inner), as_pytree(outer), train_mode, pairs)
 
 
 def unperturbed(logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
@@ -61,6 +92,19 @@ def on_adversarial(forward, state, x, x_adv, y):
     del x
     logits, state = forward(state, x_adv)
     return losses.cross_entropy(logits, y), logits, state
+
+
+@dataclass
+class OnAdversarial:
+    """Outer loss: any loss of the adversarial images alone."""
+
+    loss: Loss = struct.field(pytree_node=False)
+
+    def __call__(self, forward, state, x, x_adv, y):
+        """Returns losses, logits of the adversarial images, and the new state."""
+        del x
+        logits, state = forward(state, x_adv)
+        return self.loss(logits, y), logits, state
 
 
 @dataclass
@@ -92,15 +136,68 @@ class Trades:
         return loss, logits, state
 
 
+@dataclass
+class WithOwnLoss:
+    """Outer loss plus the one that the network leaves in its state under 'loss'."""
+
+    outer: Any
+
+    def __call__(self, forward, state, x, x_adv, y):
+        """Returns losses, logits of the adversarial images, and the new state."""
+        loss, logits, state = self.outer(forward, state, x, x_adv, y)
+        return loss + state['loss'], logits, state
+
+
+def with_own_loss(method: Method) -> Method:
+    """The method, plus a loss that the network itself states.
+
+    For networks with a part that labels do not train, such as
+    ``zoo.sparse_autoencoder``: in train mode they leave a number in their state under
+    'loss'.
+
+    Args:
+      method: what to train for besides.
+    """
+    return dataclasses.replace(method, outer=WithOwnLoss(method.outer))
+
+
 def _fraction(name: str, value: float, least: float, most: float) -> Array:
     if not least <= value <= most:
         raise ValueError(f'{name} must lie in [{least:g}, {most:g}], got {value}')
     return jnp.float32(value)
 
 
-def standard() -> Method:
-    r"""Empirical risk minimisation: :math:`E\,J(\theta, x, y)`."""
-    return method(unperturbed, on_adversarial)
+def _outer(loss: Loss) -> Outer:
+    return on_adversarial if loss is losses.cross_entropy else OnAdversarial(loss)
+
+
+def standard(loss: Loss = losses.cross_entropy) -> Method:
+    r"""Empirical risk minimisation: :math:`E\,J(\theta, x, y)`.
+
+    Args:
+      loss: J, such as ``losses.one_vs_rest`` for classes that do not compete.
+    """
+    return method(unperturbed, _outer(loss))
+
+
+def noise(ball: Ball | float, start: Start = attacks.uniform) -> Method:
+    r"""Training on random points of the ball: the control of adversarial training.
+
+    .. math:: E\,J(\theta, x + \eta, y), \qquad
+        \eta \sim U(-\epsilon, \epsilon)^n \;\text{or}\; \epsilon\, U(\{-1, +1\})^n
+
+    Args:
+      ball: a ball, or a number as the radius of ``linf``.
+      start: the noise, a start of an attack: ``attacks.uniform``, or
+        ``attacks.corner`` for random signs.
+
+    Reference: Goodfellow et al. 2015, arXiv 1412.6572, section 6 (no clipping there:
+    ``bounds=None``).
+    """
+    if not callable(start):
+        raise ValueError(f'start must be a function, got {start!r}')
+    still = attacks.Ascent(as_ball(ball), jnp.float32(0), steps=0, start=start)
+    return method(still, on_adversarial)
 
 
 def fgsm_at(ball: Ball | float, alpha: float = 0.5) -> Method:

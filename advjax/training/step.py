@@ -87,22 +87,27 @@ def step(
     now = jax.random.fold_in(keys.typed(key), state.step)
     for_attack, for_model = jax.random.split(now)
 
+    view = dict(method.view)
     if method.train_mode:
-        frozen = jax.tree_util.Partial(_in_train_mode(state.model.apply))
+        frozen = jax.tree_util.Partial(_in_train_mode(state.model.apply, view))
         logits_fn = jax.tree_util.Partial(
             frozen, state.params, state.model_state, jax.random.fold_in(for_model, 0)
         )
     else:
-        logits_fn = models.logits_fn(state.model, state.params, state.model_state)
+        logits_fn = models.logits_fn(
+            state.model, state.params, state.model_state, **view
+        )
     x_adv = method.inner(logits_fn, keys.of_index(for_attack, index), x, y)
     x_adv = jax.lax.stop_gradient(x_adv)
 
     def total(params):
         passes = iter(range(1, 1000))  # Every forward pass has its own dropout.
 
-        def forward(model_state, images):
+        def forward(model_state, images, **view):
             draw = jax.random.fold_in(for_model, next(passes))
-            return state.model.apply(params, model_state, images, train=True, key=draw)
+            return state.model.apply(
+                params, model_state, images, train=True, key=draw, **view
+            )
 
         losses, logits, model_state = method.outer(
             forward, state.model_state, x, x_adv, y
@@ -137,9 +142,10 @@ def step(
     return new, {'loss': loss, 'accuracy': correct / count, 'finite': finite}
 
 
-def _in_train_mode(apply: Callable) -> Callable:
-    def logits(params, model_state, key, x):
+def _in_train_mode(apply: Callable, view: dict[str, Any]) -> Callable:
+    def logits(params, model_state, key, x, **other):
         # The state the pass would leave behind is dropped: attacks change nothing.
-        return apply(params, model_state, x, train=True, key=key)[0]
+        seen = {**view, **other}
+        return apply(params, model_state, x, train=True, key=key, **seen)[0]
 
     return logits

@@ -39,11 +39,13 @@ class _MadryMnist(nnx.Module):
         self.full = nnx.Linear((height // 4) * (width // 4) * two, full, **options)
         self.out = nnx.Linear(full, num_classes, **options)
 
-    def __call__(self, x):
+    def features(self, x):
         for conv in (self.conv1, self.conv2):
             x = convolutions.max_pool(nnx.relu(conv(x)), (2, 2), (2, 2))
-        x = x.reshape(x.shape[0], -1)
-        return self.out(nnx.relu(self.full(x)))
+        return nnx.relu(self.full(x.reshape(x.shape[0], -1)))
+
+    def __call__(self, x):
+        return self.out(self.features(x))
 
 
 @functools.cache
@@ -91,9 +93,12 @@ class _FastMnist(nnx.Module):
         self.full = nnx.Linear(size, 100, rngs=rngs, **_torch_uniform(size))
         self.out = nnx.Linear(100, num_classes, rngs=rngs, **_torch_uniform(100))
 
-    def __call__(self, x):
+    def features(self, x):
         x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
-        return self.out(nnx.relu(self.full(x.reshape(x.shape[0], -1))))
+        return nnx.relu(self.full(x.reshape(x.shape[0], -1)))
+
+    def __call__(self, x):
+        return self.out(self.features(x))
 
 
 @functools.cache

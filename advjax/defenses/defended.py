@@ -1,0 +1,158 @@
+"""A defence as attackers meet it: three logits functions of one model.
+
+    defended = defenses.jpeg(logits_fn, quality=50)
+
+    defended.deployed      what users get, and the only thing that is ever judged
+    defended.naive         what a careless attacker differentiates
+    defended.adaptive      the same model with a useful gradient
+
+    attack = attacks.pgd(0.2)
+    evaluation.evaluate(defended.deployed, x, y, {
+        'naive': defended.naively(attack), 'adaptive': defended.adaptively(attack)
+    }, key)
+
+``preprocessed`` and ``randomised`` make one of any transformation of the input, or of
+any randomised model; the other files of this room are the defences of the literature.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from advjax import attacks
+from advjax.attacks.checks import check_count
+from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
+
+
+@dataclass
+class Defended:
+    """A defended model and how it is attacked; a pytree of three logits functions.
+
+    Attributes:
+      deployed: the model as it answers. A randomised one is an ``attacks.Eot``: the
+        mean prediction over draws that no attacker knows.
+      naive: what a careless attacker differentiates: the deployed model itself, or one
+        frozen draw of a randomised one.
+      adaptive: what an attacker differentiates who knows the defence: nearly the same
+        values, and gradients that lead somewhere.
+    """
+
+    deployed: Any
+    naive: Any
+    adaptive: Any
+
+    def naively(self, attack: Attack) -> attacks.Surrogate:
+        """The attack of someone who ignores the defence, for ``deployed``."""
+        return attacks.surrogate(attack, self.naive)
+
+    def adaptively(self, attack: Attack) -> attacks.Surrogate:
+        """The attack of someone who knows the defence, for ``deployed``."""
+        return attacks.surrogate(attack, self.adaptive)
+
+
+@dataclass
+class Preprocessed:
+    """A network behind a transformation of its input: ``logits_fn(transform(x))``."""
+
+    logits_fn: Any
+    transform: Any
+
+    def __call__(self, x: Array) -> Array:
+        """Logits (B, K)."""
+        return self.logits_fn(self.transform(x))
+
+
+@dataclass
+class PreprocessedAtRandom:
+    """The same with a transformation that draws: ``logits_fn(transform(key, x))``."""
+
+    logits_fn: Any
+    transform: Any
+
+    def __call__(self, key: Key, x: Array) -> Array:
+        """Logits (B, K)."""
+        return self.logits_fn(self.transform(key, x))
+
+
+@dataclass
+class Swapped:
+    """A transformation with the backward pass of another (BPDA)."""
+
+    transform: Any
+    backward: Any = None
+
+    def __call__(self, *inputs: Array) -> Array:
+        """The value of the transformation at (x) or at (key, x)."""
+        *key, x = inputs
+        return attacks.bpda(lambda x: self.transform(*key, x), self.backward)(x)
+
+
+@dataclass
+class Frozen:
+    """One draw of a randomised model, the same for every image and every call."""
+
+    fn: Any
+
+    def __call__(self, x: Array) -> Array:
+        """Logits (B, K)."""
+        seed = jax.numpy.broadcast_to(jax.random.key(1), x.shape[:1])
+        return attacks.eot(self.fn, 1).sample(seed, x)[0]
+
+
+def preprocessed(
+    logits_fn: LogitsFn,
+    transform: Callable[[Array], Array],
+    backward: Callable[[Array], Array] | None = None,
+) -> Defended:
+    r"""A deterministic transformation g in front of a network: :math:`f(g(x))`.
+
+    The careless attacker differentiates g, which may have no gradient at all; the
+    adaptive one runs g forwards and another function backwards (BPDA).
+
+    Args:
+      logits_fn: the network f.
+      transform: g, x -> what the network takes.
+      backward: differentiable stand-in for g in the backward pass; the identity by
+        default, which fits wherever g(x) is close to x.
+
+    Reference: Athalye et al. 2018, arXiv 1802.00420, section 4.1.
+    """
+    net, g = as_pytree(logits_fn), as_pytree(transform)
+    h = None if backward is None else as_pytree(backward)
+    deployed = Preprocessed(net, g)
+    return Defended(deployed, deployed, Preprocessed(net, Swapped(g, h)))
+
+
+def randomised(
+    fn: Callable[[Key, Array], Array],
+    seen: Callable[[Key, Array], Array] | None = None,
+    *,
+    answers: int = 10,
+    draws: int = 30,
+) -> Defended:
+    r"""A model that draws: deployed as the mean prediction of some draws.
+
+    The careless attacker takes one draw for the model; the adaptive one climbs the
+    expected loss, :math:`\nabla_x E_r L(f(x; r), y)` (EOT), over draws of their own.
+
+    Args:
+      fn: ``(key, x) -> logits``, called with one key and a batch of one.
+      seen: the same for attackers, where ``fn`` has no useful gradient.
+      answers: draws that the deployed model averages over.
+      draws: draws per gradient of the adaptive attacker.
+
+    Raises:
+      ValueError: if a number of draws is not a positive integer.
+
+    Reference: Athalye et al. 2018, arXiv 1802.00420, section 4.2.
+    """
+    check_count('answers', answers)
+    check_count('draws', draws)
+    fn = as_pytree(fn)
+    climbed = fn if seen is None else as_pytree(seen)
+    return Defended(
+        deployed=attacks.eot(fn, answers),
+        naive=Frozen(fn),
+        adaptive=attacks.eot(climbed, draws),
+    )

@@ -1,0 +1,143 @@
+r"""What an optimizer does to weights for their own sake, as optax transformations.
+
+    optimizer = optax.chain(
+        training.l1_decay(1e-3),                # first: a part of the gradient
+        optax.sgd(0.1, momentum=0.5),
+        training.max_column_norm(1.9365),       # last: on the weights to come
+    )
+
+For some layers only: ``optax.masked(training.l1_decay(1e-3), mask)``. Both are cached,
+because an optimizer is static structure of the compiled step.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from advjax.types import Array
+
+
+@functools.cache
+def l1_decay(coefficient: float) -> optax.GradientTransformation:
+    r"""L1 weight decay: adds the gradient of :math:`\lambda \|\theta\|_1`.
+
+    .. math:: g \leftarrow g + \lambda\, \mathrm{sign}(\theta)
+
+    with sign(0) = 0; the subgradient form, which hovers around zero rather than
+    resting there. Leaves of one row or less (biases) are left alone.
+
+    Args:
+      coefficient: lambda.
+
+    Raises:
+      ValueError: if it is negative or NaN.
+    """
+    if not coefficient >= 0:
+        raise ValueError(f'coefficient must be a number >= 0, got {coefficient!r}')
+
+    def decay(gradient: Array, weight: Array) -> Array:
+        if not _is_matrix(weight):
+            return gradient
+        return gradient + coefficient * jnp.sign(weight).astype(gradient.dtype)
+
+    return _with_params('l1_decay', lambda g, w: jax.tree.map(decay, g, w))
+
+
+@functools.cache
+def layer_decay(rate: float, **by_name: float) -> optax.GradientTransformation:
+    r"""Weight decay per layer: adds the gradient of :math:`\lambda \sum w^2 / k`.
+
+    .. math:: g \leftarrow g + \frac{2 \lambda}{k} w
+
+    for every kernel w, whose last axis counts the k units of its layer. Leaves of one
+    row or less (biases) are left alone. It belongs before the optimizer, as a part of
+    the loss; behind it, it would be decoupled decay.
+
+    Args:
+      rate: lambda of all layers that ``by_name`` does not name.
+      **by_name: lambda of what lies under that name in the params:
+        ``layer_decay(1e-6, hidden=1e-5)``.
+
+    Raises:
+      ValueError: if a rate is negative or not finite, and, when it is initialised, if
+        the params have no such name.
+
+    Reference: Szegedy et al. 2014, arXiv 1312.6199, section 4.2.
+    """
+    for name, value in {'rate': rate, **by_name}.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f'{name} must be a number >= 0, got {value!r}')
+
+    def init(params: Any) -> optax.EmptyState:
+        missing = [name for name in by_name if name not in params]
+        if missing:
+            raise ValueError(
+                f'by_name must name layers of the params, {list(params)}, got {missing}'
+            )
+        return optax.EmptyState()
+
+    def decay(path: Any, gradient: Array, weight: Array) -> Array:
+        if not _is_matrix(weight):
+            return gradient
+        own = by_name.get(getattr(path[0], 'key', ''), rate) if path else rate
+        return gradient + (2 * own / weight.shape[-1]) * weight.astype(gradient.dtype)
+
+    change = _with_params(
+        'layer_decay', lambda g, w: jax.tree_util.tree_map_with_path(decay, g, w)
+    )
+    return optax.GradientTransformation(init, change.update)
+
+
+@functools.cache
+def max_column_norm(limit: float = 1.9365) -> optax.GradientTransformation:
+    r"""Keeps the incoming weights of every unit within a Euclidean ball.
+
+    .. math:: w_j + \Delta_j \leftarrow \min\Big(1, \frac{c}{\|w_j + \Delta_j\|_2}\Big)
+              (w_j + \Delta_j)
+
+    for every column j of a kernel: all axes but the last, which counts units (as flax
+    lays kernels out). It changes the update, so it composes with any optimizer and
+    comes last in the chain; the bound holds up to rounding. Leaves of one row or less
+    (biases) are left alone.
+
+    Args:
+      limit: c; by default that of the maxout network on MNIST.
+
+    Raises:
+      ValueError: if it is not positive.
+
+    Reference: Srivastava et al. 2014 (max-norm); the figure from pylearn2's
+    mnist_pi.yaml of Goodfellow et al. 2013, arXiv 1302.4389.
+    """
+    if not limit > 0:
+        raise ValueError(f'limit must be a number > 0, got {limit!r}')
+
+    def confine(update: Array, weight: Array) -> Array:
+        if not _is_matrix(weight):
+            return update
+        new = weight + update
+        axes = tuple(range(new.ndim - 1))
+        norm = jnp.sqrt(jnp.sum(jnp.square(new), axis=axes, keepdims=True))
+        # Inside, the update passes bit for bit.
+        return jnp.where(norm > limit, new * (limit / norm) - weight, update)
+
+    return _with_params('max_column_norm', lambda u, w: jax.tree.map(confine, u, w))
+
+
+def _is_matrix(weight: Array) -> bool:
+    return weight.ndim >= 2 and math.prod(weight.shape[:-1]) > 1
+
+
+def _with_params(name: str, change: Any) -> optax.GradientTransformation:
+    """A stateless transformation of updates and params."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        if params is None:
+            raise ValueError(f'{name} needs params: update(updates, state, params)')
+        return change(updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
