@@ -20,6 +20,7 @@ has read again in the paper (tags M and m) are shown and gate nothing.
 
 import dataclasses
 import datetime
+import json
 import math
 import sys
 import time
@@ -236,7 +237,8 @@ def execute(
         'study': study.name,
         'title': study.title,
         'line': study.line,
-        'config': dataclasses.asdict(config),
+        # As it is read again: tuples are lists in JSON.
+        'config': json.loads(json.dumps(dataclasses.asdict(config), default=str)),
         'claims': [c.row() for c in found.claims],
         'tables': [t._asdict() for t in found.tables],
         'command': command,
