@@ -2,7 +2,8 @@
 
 from advjax.evaluation.accuracy import evaluate
 from advjax.evaluation.curves import Curve, robustness_curve
-from advjax.evaluation.masking import Masking, Sign, masking
+from advjax.evaluation.masking import masking
+from advjax.evaluation.masking_report import Masking, Sign
 from advjax.evaluation.progress_file import OtherEvaluationError
 from advjax.evaluation.record import CLEAN_ERROR, ROBUST, Evaluation
 from advjax.evaluation.rubbish import Rubbish, rubbish

@@ -24,7 +24,6 @@ Reference: Athalye et al. 2018, arXiv 1802.00420, section 3.1; Carlini et al. 20
 arXiv 1902.06705, section 4; Croce and Hein 2020, arXiv 2003.01690, and their code.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +38,7 @@ from advjax.attacks.transfer import Views
 from advjax.balls import Ball, as_ball
 from advjax.evaluation.accuracy import evaluate, key_of, padded
 from advjax.evaluation.inputs import check
+from advjax.evaluation.masking_report import Masking, Sign
 from advjax.evaluation.record import Evaluation
 from advjax.evaluation.verify import logits_of
 from advjax.types import Array, HostArray, Key, LogitsFn, as_pytree
@@ -62,86 +62,6 @@ is doubled, and the sign fires where this is less than a hundredth.
 """
 
 _FACTORS = (0.25, 0.5, 1.0, 2.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Sign:
-    """One sign of masked gradients.
-
-    Attributes:
-      name: a key of ``THRESHOLDS``.
-      value: what was measured, a share of images.
-      threshold: the sign fires where the value exceeds it.
-      sentence: what was measured, in words and with its figures.
-    """
-
-    name: str
-    value: float
-    threshold: float
-    sentence: str
-
-    @property
-    def fired(self) -> bool:
-        """Whether the value exceeds the threshold."""
-        return self.value > self.threshold
-
-
-@dataclasses.dataclass(frozen=True)
-class Masking:
-    """The report of ``masking``.
-
-    Attributes:
-      signs: all signs, fired or not.
-      clean: accuracy without an attack.
-      accuracy: {attack: accuracy under it alone}, clean errors counted as errors.
-      radii: (R,) ascending radii; the last spans the whole range of pixels.
-      curve: (R,) accuracy under the iterative attack at each of them.
-      evaluation: the verified record of all attacks at the ball's own radius.
-    """
-
-    signs: tuple[Sign, ...]
-    clean: float
-    accuracy: dict[str, float]
-    radii: np.ndarray
-    curve: np.ndarray
-    evaluation: Evaluation
-
-    @property
-    def fired(self) -> tuple[str, ...]:
-        """Names of the signs that fired."""
-        return tuple(sign.name for sign in self.signs if sign.fired)
-
-    def __getitem__(self, name: str) -> Sign:
-        """The sign of a name."""
-        for sign in self.signs:
-            if sign.name == name:
-                return sign
-        known = [sign.name for sign in self.signs]
-        raise ValueError(f'name must be one of {known}, got {name!r}')
-
-    def summary(self) -> dict[str, Any]:
-        """The report as plain JSON-ready values."""
-        return {
-            'fired': list(self.fired),
-            'signs': [
-                {**dataclasses.asdict(sign), 'fired': sign.fired} for sign in self.signs
-            ],
-            'clean': self.clean,
-            'accuracy': dict(self.accuracy),
-            'radii': self.radii.tolist(),
-            'curve': self.curve.tolist(),
-        }
-
-    def __str__(self) -> str:
-        """A line per sign."""
-        width = max(len(sign.name) for sign in self.signs)
-        lines = [
-            f'{"FIRED" if s.fired else "-":<5}  {s.name:<{width}}  {s.sentence}'
-            for s in self.signs
-        ]
-        count = len(self.fired)
-        verdict = f'{count} of {len(self.signs)} signs of masked gradients'
-        return '\n'.join([verdict, *lines])
 
 
 @jax.jit
@@ -314,7 +234,7 @@ def _signs(
     yield sign(
         'random', missed, f'random points break {_percent(missed)} that gradients miss'
     )
-    here, next_ = np.searchsorted(radii, float(record.ball.eps)), -1
+    here = np.searchsorted(radii, float(record.ball.eps))
     next_ = min(here + 1, len(radii) - 1)
     # Where next to nothing is left, a larger radius has nothing to gain.
     gain = curve[here] - curve[next_] if curve[here] > 0.05 else 1.0

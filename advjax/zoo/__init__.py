@@ -21,5 +21,6 @@ __all__ = [
     'mlp',
     'rbf',
     'softmax_regression',
+    'sparse_autoencoder',
     'split_norm_cnn',
 ]
