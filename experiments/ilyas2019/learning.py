@@ -11,6 +11,7 @@ import optax
 
 from advjax import attacks, balls, data, features, models, training, zoo
 from advjax.data import Dataset
+from advjax.evaluation import verify
 from advjax.evaluation.verify import logits_of
 from advjax.models import Model
 from advjax.types import LogitsFn
@@ -112,6 +113,11 @@ def build(
 def radii(config: Any) -> list[float]:
     """Radii of D_det: the study's own, and larger ones."""
     return [config.eps * factor for factor in config.factors]
+
+
+def learnt_from(config: Any) -> dict[str, float]:
+    """The sets that all architectures learn from, and their radii."""
+    return {'D_rand': config.eps, det(radii(config)[-1]): radii(config)[-1]}
 
 
 def det(eps: float) -> str:
@@ -216,19 +222,28 @@ def inversion_error(fit: training.Fit, few: Dataset, made: Dataset) -> float:
 def transfer(
     config: Any, work: Work, sets: Sets, source: LogitsFn, made: Mapping[str, Dataset]
 ) -> dict[str, dict[str, float]]:
-    """For each architecture: how well it is attacked through another, and learns."""
+    """For each architecture: how well it is attacked through another, and learns.
+
+    What is transferred are adversarial images of the radius that the data set was
+    made with; the transfer rate is of the images that the network gets right.
+    """
     x, y = work.images(sets.test)
-    x, y = x[: config.attacked], y[: config.attacked]
-    attack = attacks.surrogate(attacks.pgd(balls.l2(config.eps), 20), source)
+    x, y = x[: config.transferred], y[: config.transferred]
+    given = learnt_from(config)
+    adv = {
+        eps: work.evaluate(source, x, y, attacks.pgd(balls.l2(eps), 20)).worst
+        for eps in given.values()
+    }
     found: dict[str, dict[str, float]] = {}
     for arch in config.architectures:
         own = learn(config, work, sets, 'D', made['D'], arch)
-        seen = work.evaluate(own, x, y, attack)
-        found[arch] = {
-            'clean': score(config, work, sets, own).clean,
-            'transfer': 100 * float(seen.success.sum() / seen.clean_correct.sum()),
-        }
-        for name in ('D_rand', det(radii(config)[-1])):
+        right = logits_of(own, x).argmax(axis=1) == y
+        found[arch] = {'clean': score(config, work, sets, own).clean}
+        for name, eps in given.items():
+            fooled = verify(own, balls.l2(eps), x, y, adv[eps]).adversarial[right]
             net = learn(config, work, sets, name, made[name], arch)
-            found[arch][name] = score(config, work, sets, net).clean
+            found[arch] |= {
+                f'transfer at {eps:g}': 100 * float(fooled.mean()),
+                name: score(config, work, sets, net).clean,
+            }
     return found

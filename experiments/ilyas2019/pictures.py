@@ -28,7 +28,7 @@ def examples(made: Mapping[str, Dataset], eps: float, count: int = 10) -> Pictur
     }
     rows = [
         {
-            'title': f'{title} (the label is below)',
+            'title': title,
             'images': made[name].images[:count, ..., 0] / 255,
             'captions': [str(label) for label in made[name].labels[:count]],
         }
@@ -48,7 +48,7 @@ def examples(made: Mapping[str, Dataset], eps: float, count: int = 10) -> Pictur
         'Each column begins with one image of the training set. The second and third '
         'row have the same representation as it, in a robust and a standard network; '
         'what that representation does not hold comes from another image. The last two '
-        'rows carry labels that look wrong.',
+        'rows carry labels (below the images) that look wrong.',
         draw,
     )
 
@@ -129,31 +129,34 @@ def usefulness(found: Mapping[str, Useful], eps: float) -> Picture:
     )
 
 
-def transfer(found: Mapping[str, Mapping[str, float]]) -> Picture:
+def transfer(
+    found: Mapping[str, Mapping[str, float]], given: Mapping[str, float]
+) -> Picture:
     """Figure 3: who learns from the features of a network is fooled by it."""
 
-    def chart(axes, name):
+    def chart(axes, name, eps):
+        rates = f'transfer at {eps:g}'
         at = [row[name] for row in found.values()]
-        rate = [row['transfer'] for row in found.values()]
+        rate = [row[rates] for row in found.values()]
         texts = [(a, r, arch) for a, r, arch in zip(at, rate, found, strict=True)]
         charts.scatter_on(
             axes, {'': (at, rate)},
-            Axis('accuracy on clean test images (%)'), Axis('transfer rate (%)'),
+            Axis('accuracy on clean test images (%)'), Axis(f'{rates} (%)'),
             texts=texts, title=f'trained on {name}',
         )  # fmt: skip
-        axes.margins(x=0.25, y=0.15)
-
-    names = [n for n in next(iter(found.values())) if n.startswith('D_')]
+        axes.margins(x=0.4, y=0.15)
 
     def draw(width):
         return charts.panels(
-            [functools.partial(chart, name=name) for name in names], width=width
+            [functools.partial(chart, name=n, eps=eps) for n, eps in given.items()],
+            width=width,
         )
 
     return picture(
         'Transfer against learning (figure 3)',
         'Each point is an architecture. Upwards: how often adversarial images of the '
-        'standard network fool it, trained on clean images. To the right: its accuracy '
+        'standard network, of the radius of that data set, fool it, trained on clean '
+        'images. To the right: its accuracy '
         'after training on the relabelled images of that network.',
         draw,
     )
