@@ -207,7 +207,7 @@ def test_any_attack_runs_on_a_trained_network(trained):
 
 
 def test_the_restored_network_is_the_one_that_was_trained(trained):
-    _, settings, name = attack.load(attack.Config(trained))
+    _, settings, name, _ = attack.load(attack.Config(trained))
     assert name.startswith('fast')
     assert settings['dataset'] == 'digits'
     before = json.loads((trained / 'results.json').read_text())['nets'][1]

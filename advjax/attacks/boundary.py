@@ -201,8 +201,9 @@ def boundary(
     Reference: Brendel et al. 2018, arXiv 1712.04248.
     """
     ball = l2(float('inf')) if ball is None else ball
+    tries = check_count('tries', tries)
     return Boundary(
         ball=check_ball(ball, 'boundary', ('l2',)),
         queries=check_count('queries', queries, tries + 13),
-        tries=check_count('tries', tries),
+        tries=tries,
     )
