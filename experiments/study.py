@@ -160,7 +160,8 @@ def table(
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f'rows must hold {len(columns)} cells, got {list(row)}')
-    return Table(title, columns, [[_cell(cell) for cell in row] for row in rows], note)
+    cells = [[_cell(cell) for cell in row] for row in rows]
+    return Table(title, list(columns), cells, note)
 
 
 def _cell(value: Any) -> Any:
