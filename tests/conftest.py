@@ -37,7 +37,7 @@ def _few_programs():
 
 
 def pytest_collection_modifyitems(config, items):
-    """With ``ADVJAX_TESTS=sample`` runs an eighth of the tests, always the same ones."""
+    """With ``ADVJAX_TESTS=sample`` runs an eighth of the tests, always the same."""
     if os.environ.get('ADVJAX_TESTS') != 'sample':
         return
     kept = [item for item in items if zlib.crc32(item.nodeid.encode()) % 8 == 0]
