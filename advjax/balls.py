@@ -459,8 +459,8 @@ def l0(eps: float | HostArray, bounds: Bounds = (0.0, 1.0)) -> L0:
     return _make(L0, eps, bounds)
 
 
-def of_norm(norm: str, eps: float | HostArray) -> Ball:
-    """A ball on [0, 1] by the name of its norm: 'linf', 'l2', 'l1' or 'l0'.
+def of_norm(norm: str, eps: float | HostArray, bounds: Bounds = (0.0, 1.0)) -> Ball:
+    """A ball by the name of its norm: 'linf', 'l2', 'l1' or 'l0'.
 
     Raises:
       ValueError: for another name, or eps < 0.
@@ -468,7 +468,7 @@ def of_norm(norm: str, eps: float | HostArray) -> Ball:
     made = {'linf': linf, 'l2': l2, 'l1': l1, 'l0': l0}
     if norm not in made:
         raise ValueError(f'norm must be one of {list(made)}, got {norm!r}')
-    return made[norm](eps)
+    return made[norm](eps, bounds)
 
 
 def kind(ball: Ball) -> str:

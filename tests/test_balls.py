@@ -674,3 +674,33 @@ def test_take_indexes_radii_that_belong_to_examples():
     assert other.eps == 2.0
     with pytest.raises(ValueError, match=r'eps must have shape \(\) or \(4,\)'):
         balls.take(attack, np.array([2, 0]), 4)
+
+
+@pytest.mark.parametrize('norm', ['linf', 'l2', 'l1', 'l0'])
+def test_a_ball_by_the_name_of_its_norm(norm):
+    ball = balls.of_norm(norm, 2.0, bounds=(-1.0, 1.0))
+    assert balls.kind(ball) == norm
+    assert float(ball.eps) == 2
+    assert ball.bounds == (-1.0, 1.0)
+    assert balls.of_norm(norm, 1.0).bounds == (0.0, 1.0)
+    with pytest.raises(ValueError, match=r"norm must be one of .*got 'l3'"):
+        balls.of_norm('l3', 1.0)
+
+
+def test_inside_keeps_bounds_and_masks():
+    from advjax.masks import masked
+
+    x0, moved = jnp.array([[0.2, 0.4, 0.6]]), jnp.array([[-1.0, 2.0, 0.5]])
+    np.testing.assert_array_equal(balls.clip(balls.linf(1), moved), [[0, 1, 0.5]])
+    free = balls.linf(1, bounds=None)
+    np.testing.assert_array_equal(balls.clip(free, moved), moved)
+    first = masked(balls.linf(1), jnp.array([[True, False, False]]))
+    expected = np.float32([[0, 0.4, 0.6]])
+    np.testing.assert_array_equal(balls.inside(first, moved, x0), expected)
+
+
+@pytest.mark.parametrize('eps', [0.0, 0.3, 1.0, 8.0, np.inf])
+def test_the_limit_is_the_tolerance_of_the_larger_of_eps_and_one(eps):
+    expected = eps + balls.TOLERANCE * max(eps, 1)
+    assert balls.limit(eps) == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(balls.limit(np.array([eps])), [expected])

@@ -101,8 +101,7 @@ class Capability:
             raise ValueError(
                 "norm 'spatial' has no ball: the pixels may change at will"
             )
-        made = {'linf': balls.linf, 'l2': balls.l2, 'l1': balls.l1, 'l0': balls.l0}
-        return made[self.norm](self.eps, self.bounds)
+        return balls.of_norm(self.norm, self.eps, self.bounds)
 
 
 @dataclasses.dataclass(frozen=True)
