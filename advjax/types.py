@@ -108,7 +108,7 @@ def as_pytree(fn: Callable[..., Any]) -> Any:
     return jax.tree_util.Partial(fn) if is_leaf else fn
 
 
-def check_images(x: Array, name: str = 'x') -> None:
+def check_images(x: HostArray, name: str = 'x') -> None:
     """Refuses inputs an attack cannot move: integers, low precision, scalars.
 
     Raises:

@@ -1,5 +1,8 @@
 """Lists what can be run: ``python -m experiments``."""
 
+import sys
+from collections.abc import Sequence
+
 from experiments import studies
 
 COMMANDS = {
@@ -25,5 +28,20 @@ def listing() -> str:
     return '\n'.join([*lines, '', f'All studies: about {minutes:.0f} minutes.'])
 
 
-if __name__ == '__main__':
+def main(words: Sequence[str]) -> None:
+    """Prints the list, and says where it is if a name was to be run like this."""
+    if words and words[0] not in ('-h', '--help'):
+        names = [*COMMANDS, *studies.NAMES]
+        sys.exit(
+            f'error: python -m experiments takes no arguments, got {words[0]!r}: '
+            + (
+                f'type python -m experiments.{words[0]}'
+                if words[0] in names
+                else f'what there is: {", ".join(names)}'
+            )
+        )
     print(listing())
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])

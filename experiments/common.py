@@ -73,7 +73,12 @@ def run_folder(folder: Path, config: Any, fresh: bool) -> Path:
             raise OtherRunError(f'{folder} is not the folder of a run: not deleted')
         shutil.rmtree(folder)
     if record.exists():
-        found = json.loads(record.read_text())
+        try:
+            found = dict(json.loads(record.read_text()))
+        except (ValueError, TypeError) as error:
+            raise OtherRunError(
+                f'{record} is damaged ({error}): start over with --fresh'
+            ) from None
         other = {
             key: (found.get(key), wanted.get(key))
             for key in found.keys() | wanted.keys()

@@ -20,12 +20,14 @@ def robust(work: Work, sets: Sets) -> training.Fit:
 
     Reference: Wong, Rice and Kolter 2020, arXiv 2001.03994.
     """
-    eps = EPS[sets.train.name]
+    eps = EPS.get(sets.train.name, 0.0)
     return _trained(work, sets, f'robust-{eps}', training.fast(balls.linf(eps)))
 
 
 def _trained(work: Work, sets: Sets, name: str, method: training.Method):
     dataset, size = sets.train.name, len(sets.train.labels)
+    if dataset not in EPS:
+        raise ValueError(f'dataset must be one of {list(EPS)}, got {dataset!r}')
     return work.fit(
         f'{dataset}-{size}-{name}',
         method,

@@ -47,6 +47,8 @@ def finished(study: Study, preset: str, directory: Path) -> dict[str, Any] | Non
         results = json.loads((folder / 'results.json').read_text())
     except (OSError, ValueError):
         return None
+    if not isinstance(results, dict):
+        return None
     settings = dataclasses.asdict(study.presets[preset])
     same = json.loads(json.dumps(settings, default=str)) == results.get('config')
     return results if same else None
@@ -132,7 +134,9 @@ def main(command: Command) -> list[str]:
         common.write_text(
             command.directory / 'scoreboard.html', study_page.scoreboard(linked)
         )
-        if command.preset == 'cpu' and command.readme and len(found) == len(every):
+        # An installed package has no README to write into.
+        wanted = command.preset == 'cpu' and command.readme and README.exists()
+        if wanted and len(found) == len(every):
             write_readme(found)
     return failures
 
@@ -141,12 +145,16 @@ def cli() -> None:
     """Entry point of ``python -m experiments.reproduce``."""
     import tyro
 
-    command = tyro.cli(Command, description=__doc__)
+    command = tyro.cli(
+        Command, description=__doc__, prog='python -m experiments.reproduce'
+    )
     try:
         failures = main(command)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
-    print(f'Scoreboard: {command.directory / "scoreboard.html"}')
+    page = command.directory / 'scoreboard.html'
+    if page.exists():
+        print(f'Scoreboard: {page}')
     if failures:
         sys.exit('error: ' + '; '.join(failures))
 

@@ -22,6 +22,7 @@ import dataclasses
 import datetime
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -231,9 +232,15 @@ def execute(
 
     folder = common.run_folder(folder or directory / study.name, config, fresh)
     began = time.monotonic()
-    with Work(folder, directory / 'shared', progress) as work:
-        found = study.run(config, work)
-        seconds = work.seconds_before + time.monotonic() - began
+    try:
+        with Work(folder, directory / 'shared', progress) as work:
+            found = study.run(config, work)
+            seconds = work.seconds_before + time.monotonic() - began
+    except ValueError:
+        # Settings that were refused must not stand in the way of better ones.
+        if {p.name for p in folder.iterdir()} <= {'config.json', 'seconds.json'}:
+            shutil.rmtree(folder)
+        raise
     results = {
         'study': study.name,
         'title': study.title,

@@ -87,7 +87,14 @@ class Work:
           train_images: only this many random images to train on.
           test_images: only this many random images to test on.
           held_out: training images kept apart; a tenth, at most 1000, by default.
+
+        Raises:
+          ValueError: for a number of images that is not positive.
         """
+        asked = {'train_images': train_images, 'test_images': test_images}
+        for name, count in {**asked, 'held_out': held_out}.items():
+            if count is not None and count < 1:
+                raise ValueError(f'{name} must be an integer >= 1, got {count!r}')
         try:
             train, test = (data.load(dataset, split) for split in ('train', 'test'))
         except data.DatasetNotFound as error:

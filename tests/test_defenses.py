@@ -555,3 +555,25 @@ def test_arguments_of_projection_are_checked():
             defenses.train_decoder(x, KEY, **options)
     with pytest.raises(ValueError, match='images must be float32'):
         defenses.train_decoder(jnp.zeros((3, 8, 8, 1), jnp.uint8), KEY)
+
+
+def test_a_generator_learns_from_arrays_of_numpy_too():
+    x = np.asarray(digits()[0])
+    options = {'latent': 2, 'hidden': 4, 'steps': 2}
+    ours = defenses.train_decoder(x, KEY, **options)
+    same = defenses.train_decoder(jnp.asarray(x), KEY, **options)
+    jax.tree.map(np.testing.assert_array_equal, ours.params, same.params)
+    for wrong, message in (
+        (x[:0], r'images must be \(N, ...\), N >= 1, got shape \(0, 8, 8, 1\)'),
+        (x + 2, r'images must lie in \[0, 1\], got values in \[2'),
+        (x * np.float32(np.nan), r'images must lie in \[0, 1\], got values in \[nan'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            defenses.train_decoder(wrong, KEY, **options)
+
+
+@pytest.mark.parametrize('name', ['jpeg', 'resize_pad', 'total_variation'])
+def test_what_needs_height_and_width_says_so(name):
+    defended = getattr(defenses, name)(lambda x: x.reshape(len(x), -1))
+    with pytest.raises(ValueError, match=r'images \(B, H, W, C\), got shape \(1, 64\)'):
+        defended.deployed(jnp.zeros((1, 64)))

@@ -464,3 +464,22 @@ def test_refusals_of_small_sets_and_missing_bounds():
     x = jnp.zeros((1, 4, 4, 1))
     with pytest.raises(ValueError, match='bounds must'):
         features.invert(network()[1], network()[1](x), KEY, x, bounds=None)
+
+
+def test_what_was_silent_or_unclear_is_refused():
+    key, x, y = jax.random.key(0), jnp.full((3, 4), 0.5), jnp.array([1, -1, 1])
+    plain = features.linear(jnp.ones((2, 4)))
+    with pytest.raises(ValueError, match=r'x must be \(B, ...\), B >= 1, got .*\(0, 4'):
+        features.rho(plain, x[:0], y[:0])
+    with pytest.raises(ValueError, match=r'x must be \(B, ...\), B >= 1, got .*\(0, 4'):
+        features.worst(plain, attacks.pgd(balls.linf(0.1), 2), key, x[:0], y[:0])
+    with pytest.raises(ValueError, match=r'x must be \(B, ...\), B >= 1, got .*\(0, 4'):
+        features.standardise(plain, x[:0])
+    with pytest.raises(ValueError, match='offset must be finite'):
+        features.linear(jnp.ones((2, 4)), np.nan)
+    for bounds in (None, (1.0, 0.0)):
+        with pytest.raises(ValueError, match=r'bounds must be \(low, high\) with low'):
+            features.invert(plain, plain(x), key, x, bounds=bounds)
+    for target in (plain(x)[:2], plain(x)[:, :1]):
+        with pytest.raises(ValueError, match=r'target must have .*\(3, 2\), got'):
+            features.invert(plain, target, key, x)

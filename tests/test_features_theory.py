@@ -352,3 +352,15 @@ def test_the_gradient_is_that_of_each_example():
     p = jax.nn.softmax(fn(x))
     expected = (p - jax.nn.one_hot(y, 4)) @ w.T
     np.testing.assert_allclose(found.reshape(5, 6), expected, atol=1e-5)
+
+
+def test_samples_that_make_no_sense_are_refused():
+    x, y = jnp.ones((4, 2)), jnp.array([1, -1, 1, -1])
+    for some, labels in ((x[:0], y[:0]), (x, y[:3]), (x[0], y[:2])):
+        with pytest.raises(ValueError, match=r'x and y must have shapes \(n, d\)'):
+            gaussian.fit(some, labels)
+    with pytest.raises(ValueError, match=r'y must hold -1 and \+1, got \[0 1\]'):
+        gaussian.fit(x, (y + 1) // 2)
+    for size in (0, -1):
+        with pytest.raises(ValueError, match='size must be an integer >= 1, got'):
+            features.trade_off().sample(jax.random.key(0), size)

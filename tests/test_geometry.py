@@ -283,3 +283,16 @@ def test_slices_in_signs_and_within_the_range():
 def test_bad_settings_are_refused(call, names):
     with pytest.raises(ValueError, match=names):
         call()
+
+
+def test_distances_name_what_is_wrong():
+    x, y = jnp.ones((3, 4)), jnp.zeros(3, int)
+
+    def logits(x):
+        return x[:, :2]
+
+    for reach in (0.0, -1.0, np.nan, np.array([1.0, 1.0, -1.0])):
+        with pytest.raises(ValueError, match='reach must be > 0, got'):
+            geometry.distance_along(logits, x, y, x, reach)
+    with pytest.raises(ValueError, match=r'y must have shape \(3,\), got \(2,\)'):
+        geometry.distance_along(logits, x, y[:2], x, 1.0)

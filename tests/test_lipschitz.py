@@ -323,3 +323,10 @@ def test_it_differentiates_and_compiles():
 def test_refusals_name_what_is_wrong(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_radii_need_two_classes_and_a_label_each():
+    logits, y = jnp.ones((3, 2)), jnp.zeros(3, int)
+    for some, labels in ((logits[:, :1], y), (logits, y[:2]), (logits[0], y)):
+        with pytest.raises(ValueError, match=r'must have shapes \(B, K\), K >= 2'):
+            certify.margin_radius(some, labels, 1.0)

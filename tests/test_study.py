@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from advjax import charts, data, training, zoo
-from experiments import common, reproduce, studies, study, study_page
+from experiments import __main__ as commands
+from experiments import common, nets, reproduce, studies, study, study_page
 from experiments.study import Findings, Study, claim, picture, table
 from experiments.work import Work
 
@@ -166,6 +167,18 @@ class TestExecute:
         with pytest.raises(common.OtherRunError, match='images: 30 there, 7 now'):
             study.execute(STUDY, Config(images=7), tmp_path / 'runs with a space')
 
+    @pytest.mark.parametrize('text', ['{"images": 3', '[]', '[1]'])
+    def test_damaged_settings_are_named(self, results, tmp_path, text):
+        directory = tmp_path / 'runs with a space'
+        (directory / 'counting' / 'config.json').write_text(text)
+        if text == '[]':  # No settings: every one of ours is another.
+            with pytest.raises(common.OtherRunError, match='images: None there'):
+                study.execute(STUDY, Config(), directory)
+        else:
+            with pytest.raises(common.OtherRunError, match='is damaged'):
+                study.execute(STUDY, Config(), directory)
+        study.execute(STUDY, Config(), directory, fresh=True)
+
     def test_the_text_table_aligns(self, results):
         lines = study.text_of(results).split('\n')
         assert len(lines) == 5
@@ -202,6 +215,13 @@ class TestWork:
             assert work.sets('mnist').train.name == 'digits'
         with pytest.raises(data.DatasetNotFound):
             work.sets('no_such_set')
+
+    def test_shared_networks_know_their_data_sets(self, work):
+        other = work.sets('digits').train._replace(name='cifar10')
+        sets = work.sets('digits')._replace(train=other)
+        for train in (nets.natural, nets.robust):
+            with pytest.raises(ValueError, match=r"dataset must be one of .*'cifar10'"):
+                train(work, sets)
 
     def test_what_is_kept_is_arrays(self, work):
         kept = work.keep('a', lambda: {'n': 3, 'x': jnp.arange(2)})
@@ -294,3 +314,60 @@ def test_there_is_a_command_for_every_study():
         assert f'{found.minutes:g} min' in listed
     with pytest.raises(ValueError, match='one of szegedy2014'):
         studies.load('nobody1999')
+
+
+def test_the_list_of_commands_takes_no_arguments():
+    for word, message in (
+        ('madry2018', 'type python -m experiments.madry2018'),
+        ('nobody1999', 'what there is: train, .*geometry'),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            commands.main([word])
+
+
+def test_refused_settings_leave_no_folder(tmp_path):
+    def refuse(config, work):
+        if config.images < 9:
+            raise ValueError('images must be more')
+        work.keep('one', lambda: {'a': 1})
+        raise ValueError('later')
+
+    folder = tmp_path / 'counting'
+    refusing = dataclasses.replace(STUDY, run=refuse)
+    with pytest.raises(ValueError, match='must be more'):
+        study.execute(refusing, Config(images=3), tmp_path)
+    assert not folder.exists()
+    with pytest.raises(ValueError, match='later'):
+        study.execute(refusing, Config(images=30), tmp_path)
+    assert (folder / 'one.npz').exists()
+
+
+def test_numbers_of_images_are_checked(tmp_path):
+    work = Work(tmp_path, tmp_path / 'shared')
+    for name in ('train_images', 'test_images', 'held_out'):
+        for count in (0, -3):
+            message = f'{name} must be an integer >= 1, got {count}'
+            with pytest.raises(ValueError, match=message):
+                work.sets('digits', **{name: count})
+
+
+def test_results_that_are_no_results_are_not_finished(tmp_path):
+    folder = tmp_path / 'counting-cpu'
+    folder.mkdir()
+    (folder / 'results.json').write_text('[]')
+    assert reproduce.finished(STUDY, 'cpu', tmp_path) is None
+
+
+def test_no_scoreboard_is_announced_where_none_was_written(
+    tmp_path, monkeypatch, capsys
+):
+    words = ['reproduce', '--preset', 'smoke', '--directory', str(tmp_path)]
+    monkeypatch.setattr(sys, 'argv', words)
+    monkeypatch.setattr(reproduce, 'main', lambda command: ['geometry ended with 1'])
+    with pytest.raises(SystemExit, match='geometry ended with 1'):
+        reproduce.cli()
+    assert 'Scoreboard' not in capsys.readouterr().out
+    (tmp_path / 'scoreboard.html').write_text('')
+    with pytest.raises(SystemExit, match='geometry ended with 1'):
+        reproduce.cli()
+    assert str(tmp_path / 'scoreboard.html') in capsys.readouterr().out

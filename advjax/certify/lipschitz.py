@@ -291,11 +291,16 @@ def margin_radius(logits: Array, y: Array, bound: Array | float) -> Array:
       (B,) in pixels, 0 where the answer is wrong.
 
     Raises:
-      ValueError: if ``bound`` is a number that is not positive.
+      ValueError: if ``bound`` is a number that is not positive, or for other shapes.
 
     Reference: Tsuzuku et al. 2018, arXiv 1802.04034, proposition 1.
     """
     if isinstance(bound, int | float) and not bound > 0:
         raise ValueError(f'bound must be a number > 0, got {bound!r}')
+    if jnp.ndim(logits) != 2 or logits.shape[1] < 2 or jnp.shape(y) != logits.shape[:1]:
+        raise ValueError(
+            'logits and y must have shapes (B, K), K >= 2, and (B,), got '
+            f'{jnp.shape(logits)} and {jnp.shape(y)}'
+        )
     room = jnp.maximum(-losses.margin(logits, y), 0)
     return room / (math.sqrt(2) * jnp.asarray(bound))

@@ -16,7 +16,7 @@ import optax
 from flax import struct
 
 from advjax.attacks.checks import check_count, check_positive
-from advjax.types import Array, Key, check_images, dataclass
+from advjax.types import Array, HostArray, Key, check_images, dataclass
 
 
 @dataclass
@@ -51,7 +51,7 @@ def _two_layers(params: Any, x: Array) -> Array:
 
 
 def train_decoder(
-    images: Array,
+    images: HostArray,
     key: Key,
     *,
     latent: int = 16,
@@ -74,9 +74,19 @@ def train_decoder(
       penalty: weight of the codes' size, rho.
 
     Raises:
-      ValueError: for integer images or a number that is not positive.
+      ValueError: for integer images, none at all, values outside of [0, 1] or a
+        number that is not positive.
     """
     check_images(images, 'images')
+    if not len(images):
+        raise ValueError(f'images must be (N, ...), N >= 1, got shape {images.shape}')
+    images = jnp.asarray(images)
+    if not isinstance(images, jax.core.Tracer):
+        low, high = float(jnp.min(images)), float(jnp.max(images))
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f'images must lie in [0, 1], got values in [{low:g}, {high:g}]'
+            )
     sizes = {'latent': latent, 'hidden': hidden, 'steps': steps}
     for name, value in {**sizes, 'batch_size': batch_size}.items():
         check_count(name, value)

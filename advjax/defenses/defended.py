@@ -25,6 +25,16 @@ from advjax.attacks.checks import check_count
 from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
 
 
+def check_pictures(x: Array) -> None:
+    """Refuses what has no height and width.
+
+    Raises:
+      ValueError: if ``x`` is not of shape (B, H, W, C).
+    """
+    if x.ndim != 4:
+        raise ValueError(f'x must be images (B, H, W, C), got shape {x.shape}')
+
+
 @dataclass
 class Defended:
     """A defended model and how it is attacked; a pytree of three logits functions.

@@ -13,7 +13,7 @@ Reference: Guo et al. 2018, arXiv 1711.00117; ITU-T T.81, annexes A.3.3 and K.1.
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.defenses.defended import Defended, preprocessed
+from advjax.defenses.defended import Defended, check_pictures, preprocessed
 from advjax.types import Array, LogitsFn, dataclass
 
 _SIDE = 8
@@ -53,6 +53,7 @@ class Compressed:
 
     def __call__(self, x: Array) -> Array:
         """An array like ``x``, (B, H, W, C)."""
+        check_pictures(x)
         batch, height, width, channels = x.shape
         down, across = -height % _SIDE, -width % _SIDE
         padded = jnp.pad(x, ((0, 0), (0, down), (0, across), (0, 0)), mode='edge')

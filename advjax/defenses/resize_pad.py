@@ -10,7 +10,12 @@ to at most 331 and pads; here the size of the network's input stays, so images s
 import jax
 import jax.numpy as jnp
 
-from advjax.defenses.defended import Defended, PreprocessedAtRandom, randomised
+from advjax.defenses.defended import (
+    Defended,
+    PreprocessedAtRandom,
+    check_pictures,
+    randomised,
+)
 from advjax.types import Array, Key, LogitsFn, as_pytree, dataclass
 
 
@@ -22,6 +27,7 @@ class Resized:
 
     def __call__(self, key: Key, x: Array) -> Array:
         """An array like ``x``; one draw for the whole batch."""
+        check_pictures(x)
         scale, place = jax.random.split(key)
         factor = jax.random.uniform(scale, (), x.dtype, self.low, 1)
         room = (1 - factor) * jnp.asarray(x.shape[1:3], x.dtype)

@@ -22,6 +22,7 @@ from advjax.defenses.defended import (
     Defended,
     PreprocessedAtRandom,
     Swapped,
+    check_pictures,
     randomised,
 )
 from advjax.types import Array, Key, LogitsFn, as_pytree, dataclass
@@ -46,6 +47,7 @@ class Smoothed:
 
     def __call__(self, key: Key, x: Array) -> Array:
         """An array like ``x``; the mask is one for the whole batch."""
+        check_pictures(x)
         kept = jax.random.bernoulli(key, self.keep, x.shape[1:3]).astype(x.dtype)
         return self.solve(x, kept[None, :, :, None])
 

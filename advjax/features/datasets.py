@@ -65,12 +65,13 @@ def invert(
       leaves up to ``step`` away from it.
 
     Raises:
-      ValueError: if ``step`` or ``steps`` is not positive, or without bounds.
+      ValueError: if ``step`` or ``steps`` is not positive, without bounds, or if
+        ``target`` is not of the shape of the representations.
 
     Reference: Ilyas et al. 2019, arXiv 1905.02175, equation 6.
     """
-    if bounds is None:
-        raise ValueError('bounds must be (low, high), got None')
+    if bounds is None or not bounds[0] < bounds[1]:
+        raise ValueError(f'bounds must be (low, high) with low < high, got {bounds}')
     # A ball as wide as the whole range: only the range holds the descent back.
     reach = (bounds[1] - bounds[0]) * float(np.prod(start.shape[1:])) ** 0.5
     search = Ascent(
@@ -80,6 +81,13 @@ def invert(
         schedule=schedule,
         keep_best=True,
     )
+
+    found = jax.eval_shape(features_fn, start).shape
+    if jnp.shape(target) != found:
+        raise ValueError(
+            f'target must have the shape of features_fn(start), {found}, got '
+            f'{jnp.shape(target)}'
+        )
 
     def closeness(z):
         return -jnp.sum(jnp.square(features_fn(z) - target), axis=1)

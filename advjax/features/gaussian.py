@@ -78,7 +78,17 @@ def fit(x: Array, y: Array) -> Gaussian:
     Args:
       x: (n, d).
       y: (n,) labels in {-1, +1}.
+
+    Raises:
+      ValueError: for other shapes, no example, or other labels.
     """
+    if np.ndim(x) != 2 or not np.size(x) or np.shape(y) != np.shape(x)[:1]:
+        raise ValueError(
+            f'x and y must have shapes (n, d) and (n,), n >= 1, got {np.shape(x)} and '
+            f'{np.shape(y)}'
+        )
+    if not isinstance(y, jax.core.Tracer) and not np.isin(y, (-1, 1)).all():
+        raise ValueError(f'y must hold -1 and +1, got {np.unique(y)[:5]}')
     folded = x * y[:, None]
     mean = jnp.mean(folded, axis=0)
     centred = folded - mean[None]

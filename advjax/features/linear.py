@@ -159,7 +159,7 @@ def linear(weights: HostArray, offset: float | HostArray = 0.0) -> Linear:
       offset: (F,), or one number for all.
 
     Raises:
-      ValueError: if there is no feature, or if a weight is not finite.
+      ValueError: if there is no feature, or if a weight or offset is not finite.
     """
     weights = jnp.asarray(weights, jnp.float32)
     if weights.ndim < 2 or not weights.size:
@@ -171,4 +171,6 @@ def linear(weights: HostArray, offset: float | HostArray = 0.0) -> Linear:
         raise ValueError(
             f'offset must have shape () or {weights.shape[:1]}, got {offset.shape}'
         )
+    if not isinstance(offset, jax.core.Tracer) and not np.isfinite(offset).all():
+        raise ValueError('offset must be finite, got NaN or infinity')
     return Linear(weights, jnp.broadcast_to(offset, weights.shape[:1]))

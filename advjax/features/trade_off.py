@@ -36,6 +36,7 @@ class TradeOff:
 
     def sample(self, key: Key, size: int) -> tuple[Array, Array]:
         """Draws x (size, d + 1) and y (size,) in {-1, +1}; each from its own key."""
+        check_count('size', size)
 
         def one(own):
             for_label, for_robust, for_weak = jax.random.split(own, 3)

@@ -46,6 +46,11 @@ class Standardised:
         return (self.features_fn(x) - self.mean[None]) / self.scale[None]
 
 
+def _check_batch(x: HostArray) -> None:
+    if not len(x):
+        raise ValueError(f'x must be (B, ...), B >= 1, got shape {np.shape(x)}')
+
+
 def standardise(features_fn: FeaturesFn, x: HostArray) -> Any:
     r"""Scales features to :math:`E f = 0, E f^2 = 1` over a sample.
 
@@ -60,8 +65,9 @@ def standardise(features_fn: FeaturesFn, x: HostArray) -> Any:
       Standardised features, a pytree; ``Linear`` ones remain ``Linear``.
 
     Raises:
-      ValueError: if the features are not (B, F), or not finite.
+      ValueError: for no example, or if the features are not (B, F), or not finite.
     """
+    _check_batch(x)
     values = features_fn(jnp.asarray(x))
     if values.ndim != 2 or values.shape[0] != len(x) or not values.size:
         raise ValueError(
@@ -91,8 +97,9 @@ def rho(features_fn: FeaturesFn, x: HostArray, y: HostArray) -> Array:
       y: (B,) labels in {-1, +1}, or (B, F), one for each feature.
 
     Raises:
-      ValueError: for other labels.
+      ValueError: for other labels, or for no example.
     """
+    _check_batch(x)
     values = features_fn(jnp.asarray(x))
     return jnp.mean(per_feature(y, *values.shape) * values, axis=0)
 
@@ -116,6 +123,7 @@ def worst(
     Raises:
       ValueError: for other labels, or an attack without ``maximize``.
     """
+    _check_batch(x)
     if not hasattr(attack, 'maximize'):
         raise ValueError(f'attack must have maximize(objective, ...), got {attack!r}')
     x = jnp.asarray(x)

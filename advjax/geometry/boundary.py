@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from advjax import losses
 from advjax.attacks.checks import check_count
@@ -109,7 +110,8 @@ def distance_along(
       grid, or where the direction is zero. Pixels are not held to any range.
 
     Raises:
-      ValueError: if x is no float array of images, or a direction has another shape.
+      ValueError: if x is no float array of images, a direction or y has another shape,
+        or a reach is not positive.
     """
     check_images(x)
     direction = jnp.asarray(direction, x.dtype)
@@ -118,6 +120,10 @@ def distance_along(
             f'direction must have shape {x.shape} or {x.shape[1:]}, got '
             f'{direction.shape}'
         )
+    if jnp.shape(y) != x.shape[:1]:
+        raise ValueError(f'y must have shape {x.shape[:1]}, got {jnp.shape(y)}')
+    if not isinstance(reach, jax.core.Tracer) and not np.all(np.asarray(reach) > 0):
+        raise ValueError(f'reach must be > 0, got {reach}')
     towards = l2(1.0).steepest(jnp.broadcast_to(direction, x.shape))
     reach = jnp.broadcast_to(jnp.asarray(reach, x.dtype), x.shape[:1])
 

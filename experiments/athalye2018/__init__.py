@@ -38,8 +38,11 @@ the pruned one. Of the networks without a defence, the natural and the PGD-train
 fire nothing; on the one trained by FGSM-RS Square breaks 1 % of the images that
 gradients have left.
 
-28 minutes on 2 CPU cores that six other studies shared; about 8 minutes of processor
-time.
+The strengths of resizing (0.6) and pruning (0.15) were chosen after trial runs in which
+one frozen draw broke milder ones.
+
+Wall time 366 s on 2 CPU cores, shared with a test run, without the networks that
+all studies share.
 """
 
 import dataclasses

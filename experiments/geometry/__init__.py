@@ -30,8 +30,8 @@ steps, not its robustness: within 0.3 it finds 9.5 % of 200 images, PGD in ``tan
 by half in the tail of 50 raised coordinates and by orders of magnitude for one: the
 table has the exact rates beside it.
 
-Wall time: 77 s (one of two CPU cores, shared with other work), the two networks of all
-studies not counted.
+Wall time 29 s on 2 CPU cores, shared with a test run, without the networks that
+all studies share.
 """
 
 import dataclasses
@@ -138,5 +138,5 @@ STUDY = Study(
             grid=9,
         ),
     },
-    minutes=2.5,
+    minutes=0.5,
 )

@@ -26,8 +26,8 @@ training on MNIST is robust to small L2 changes as it is, so D_R keeps that robu
 rather than making it, and D_NR loses it. Transfer rates at eps 2 lie within 2.5 points
 of each other, with a standard error of .8: too close to rank.
 
-Wall time 930 s on two CPU cores shared with about eight other programs, without the
-network that all studies share.
+Wall time 373 s on 2 CPU cores, shared with a test run, without the networks that
+all studies share.
 """
 
 import dataclasses
@@ -306,5 +306,5 @@ STUDY = Study(
             units=4, feature_steps=3, samples=5000,
         ),
     },
-    minutes=7,
+    minutes=6,
 )  # fmt: skip

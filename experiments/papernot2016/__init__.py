@@ -33,8 +33,10 @@ Measured (``--preset cpu``):
 Examples of the undistilled net fool one of other images in 10, 82, 99 and 100 % and the
 one distilled at T = 100 in 10, 41, 82 and 97 % at kappa 0, 5, 10 and 20.
 Correlation of the distance with T -0.03; logits 83 times as large at T = 100; median
-gradient 10^-272 of that at T = 1. 251 s of processor time, compilation included; 21
-minutes of wall time on 2 CPU cores that other programs were using too.
+gradient 10^-272 of that at T = 1.
+
+Wall time 249 s on 2 CPU cores, shared with a test run, without the networks that
+all studies share.
 
 Deviations: the small network of "Fast is better than free" and Adam instead of the
 papers' larger one and momentum; targets are random, one per image.
@@ -148,5 +150,5 @@ STUDY = Study(
             kappas=(0.0, 10.0),
         ),
     },
-    minutes=5,
+    minutes=4,
 )

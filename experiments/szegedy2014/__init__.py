@@ -37,8 +37,10 @@ ours decays FC10 less than theirs. No label shapes our autoencoder's code, and i
 and beta are not printed. Adversarial training is one L2 step on the input, where the
 paper keeps a pool of L-BFGS images for every layer.
 
-164 s of processor time without the two networks that all studies share; 468 s on the
-clock, on one of 2 CPU cores that other jobs were using as well.
+The autoencoder's learning rate was raised after a first run, by held-out accuracy.
+
+Wall time 410 s on 2 CPU cores, shared with a test run, without the networks that
+all studies share.
 """
 
 import dataclasses
@@ -134,5 +136,5 @@ STUDY = Study(
             code=20, attacked=8, steps=8, searches=5, top=4,
         ),
     },
-    minutes=5,
+    minutes=7,
 )  # fmt: skip

@@ -25,8 +25,8 @@ updates each; at eps .3 and 3000 images all three seeds collapsed to one answer.
 network trained in Linf is the one that does not fit: large L2 perturbations fool it by
 noise. Trained in L2 (eps 2.5) it is as the paper says.
 
-Wall time 627 s on two CPU cores shared with about eight other programs, without the two
-networks that all studies share.
+Wall time 254 s on 2 CPU cores, shared with a test run, without the networks that
+all studies share.
 """
 
 import dataclasses

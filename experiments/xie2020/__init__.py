@@ -32,8 +32,11 @@ instead of its own.
 At 3,000 images it is the short training that decides: with 600 updates instead of 200
 (``--updates 600``, two seeds) clean training reaches 96.0, joint 96.8, AdvProp 97.1 %.
 
-189 s of processor time, compilation included; 17 minutes of wall time on 2 CPU cores
-that other programs were using too.
+The radius was chosen by trial runs on held-out images; the band on the distance of the
+statistics was set after a run on digits.
+
+Wall time 174 s on 2 CPU cores, shared with a test run, without the networks that
+all studies share.
 
 One compiled program per method serves every seed and size: a run is a ``scan`` over
 ``training.step`` whose batches are an argument. Mapped over seeds by ``vmap`` it would
@@ -148,5 +151,5 @@ STUDY = Study(
             attacked=50,
         ),
     },
-    minutes=4,
+    minutes=3,
 )
