@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from advjax import keys, rows
+from advjax import keys, projections, rows
+from advjax.projections import Bounds
+from advjax.projections import wide as _wide
 from advjax.types import Array, HostArray, Key, dataclass
-
-Bounds = tuple[float, float] | None
 
 TOLERANCE = 1e-6
 """A point counts as inside when ``norm <= eps + TOLERANCE * max(eps, 1)``.
@@ -49,68 +49,6 @@ class Ball(Protocol):
     def contains(self, x: Array, x0: Array) -> Array: ...  # noqa: D102
 
 
-def _axes(x: Array) -> tuple[int, ...]:
-    return tuple(range(1, x.ndim))
-
-
-def _wide(values: Array, x: Array) -> Array:
-    """Shapes per-example values (B,) to broadcast over x; scalars stay."""
-    return rows.wide(jnp.asarray(values, x.dtype), x)
-
-
-def _sum(x: Array) -> Array:
-    return _wide(rows.total(x), x)
-
-
-def _max(x: Array) -> Array:
-    return _wide(rows.largest(x), x)
-
-
-@jax.custom_jvp
-def _ratio(a: Array, b: Array) -> Array:
-    """The quotient a / b, whose gradient does not square b, which may underflow."""
-    return a / b
-
-
-@_ratio.defjvp
-def _ratio_jvp(primals, tangents):
-    (a, b), (da, db) = primals, tangents
-    ratio = _ratio(a, b)
-    return ratio, (da - ratio * db) / b
-
-
-def _divide(a: Array, b: Array, otherwise: float) -> Array:
-    """The quotient where b > 0, and elsewhere no NaN, neither in the gradient."""
-    safe = b > 0
-    return jnp.where(safe, _ratio(a, jnp.where(safe, b, 1)), otherwise)
-
-
-def _l2(x: Array) -> Array:
-    """Euclidean norm that neither underflows nor has a NaN gradient at zero."""
-    scale = jax.lax.stop_gradient(_max(jnp.abs(x)))
-    scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
-    square = _sum(jnp.square(x / scale))
-    safe = square > 0
-    return jnp.where(safe, scale * jnp.sqrt(jnp.where(safe, square, 1)), 0)
-
-
-def _clip(x: Array, bounds: Bounds) -> Array:
-    return x if bounds is None else jnp.clip(x, bounds[0], bounds[1])
-
-
-def _room(delta: Array, x0: Array, bounds: Bounds) -> Array:
-    """How far each coordinate may move in its own direction before a bound."""
-    if bounds is None:
-        return jnp.full_like(delta, jnp.inf)
-    return jnp.maximum(jnp.where(delta > 0, bounds[1] - x0, x0 - bounds[0]), 0)
-
-
-def _moved(x: Array, x0: Array, size: Array, inside: Array, bounds: Bounds) -> Array:
-    """x0 moved by ``size`` towards x; points inside already are only clipped."""
-    z = x0 + jnp.sign(x - x0) * size
-    return _clip(jnp.where(inside, x, z), bounds)
-
-
 def limit(eps: Any) -> Any:
     """The largest distance that counts as at most eps; see ``TOLERANCE``."""
     return eps + TOLERANCE * (eps * (eps > 1) + (eps <= 1))
@@ -121,7 +59,7 @@ def contains(ball: Ball, x: Array, x0: Array) -> Array:
     inside = ball.norm(x - x0) <= limit(jnp.asarray(ball.eps, x.dtype))
     if ball.bounds is not None:
         low, high = ball.bounds
-        inside &= jnp.all((x >= low) & (x <= high), axis=_axes(x))
+        inside &= jnp.all((x >= low) & (x <= high), axis=tuple(range(1, x.ndim)))
     return inside
 
 
@@ -141,7 +79,7 @@ def _draw(ball: Ball, key: Key, x0: Array, radius: Array, direction) -> Array:
     )
     radius = _wide(radius, x0)
     finite = jnp.isfinite(radius)
-    return _clip(x0 + jnp.where(finite, radius, 0) * unit, ball.bounds)
+    return projections.clip(x0 + jnp.where(finite, radius, 0) * unit, ball.bounds)
 
 
 @dataclass
@@ -154,8 +92,7 @@ class Linf:
 
     def project(self, x: Array, x0: Array) -> Array:
         """Exact: clips to the cube, then to the bounds."""
-        eps = _wide(self.eps, x)
-        return _clip(jnp.clip(x, x0 - eps, x0 + eps), self.bounds)
+        return projections.linf(x, x0, self.eps, self.bounds)
 
     def sample(self, key: Key, x0: Array) -> Array:
         """Each coordinate uniform in [-eps, eps]."""
@@ -184,43 +121,8 @@ class L2:
     kind = 'l2'
 
     def project(self, x: Array, x0: Array) -> Array:
-        r"""Exact Euclidean projection on the ball intersected with the bounds.
-
-        Without bounds :math:`x_0 + \min(1, \epsilon / \|d\|)\, d`, d = x - x0. With
-        them, by the optimality conditions, coordinate i moves by
-        :math:`\min(s |d_i|, r_i)`, where r is the room to the bound and one scale
-        s in [0, 1] makes the norm eps. From s = 0 on, each round holds the
-        coordinates that hit their bound and solves for s on the rest; s only grows
-        and every iterate is feasible, so this ends at the exact s.
-        """
-        delta = x - x0
-        eps = jnp.broadcast_to(_wide(self.eps, x), _sum(x).shape)
-        if self.bounds is None:
-            norm = _l2(delta)
-            scale = _divide(jnp.where(norm > eps, eps, 0), norm, 0.0)
-            return jnp.where(norm > eps, x0 + scale * delta, x)
-        size, room = jnp.abs(delta), _room(delta, x0, self.bounds)
-        inside = _l2(jnp.minimum(size, room)) <= eps
-        # Not used inside, where an infinite radius would make NaN gradients.
-        eps = jnp.where(inside, 0, eps)
-        scale = self._scale(*jax.lax.stop_gradient((size, room, eps, ~inside)))
-        # One more round outside the loop carries the exact derivative.
-        scale = _l2_round(scale, size, room, eps)
-        return _moved(x, x0, jnp.minimum(scale * size, room), inside, self.bounds)
-
-    @staticmethod
-    def _scale(size: Array, room: Array, eps: Array, growing: Array) -> Array:
-        def more(carry):
-            return jnp.any(carry[1])
-
-        def grow(carry):
-            scale, growing = carry
-            new = jnp.maximum(_l2_round(scale, size, room, eps), scale)
-            new = jnp.where(growing, new, scale)
-            return new, new > scale
-
-        start = jnp.zeros_like(eps), growing
-        return jax.lax.while_loop(more, grow, start)[0]
+        """Exact Euclidean projection on the ball intersected with the bounds."""
+        return projections.l2(x, x0, self.eps, self.bounds)
 
     def sample(self, key: Key, x0: Array) -> Array:
         """Uniform: a random direction times u^(1/d), so radii follow r^d."""
@@ -237,28 +139,17 @@ class L2:
 
     def steepest(self, grad: Array) -> Array:
         """The gradient over its norm; zero where it is zero."""
-        scale = _max(jnp.abs(grad))
-        scaled = _divide(grad, jnp.broadcast_to(scale, grad.shape), 0.0)
-        return _divide(scaled, jnp.broadcast_to(_l2(scaled), grad.shape), 0.0)
+        scale = _wide(rows.largest(jnp.abs(grad)), grad)
+        scaled = projections.divide(grad, jnp.broadcast_to(scale, grad.shape), 0.0)
+        return projections.divide(
+            scaled, jnp.broadcast_to(projections.euclidean(scaled), grad.shape), 0.0
+        )
 
     def norm(self, delta: Array) -> Array:
         """Euclidean norm, (B,)."""
-        return _l2(delta).reshape(delta.shape[0])
+        return projections.euclidean(delta).reshape(delta.shape[0])
 
     contains = contains
-
-
-def _l2_round(scale: Array, size: Array, room: Array, eps: Array) -> Array:
-    """The scale that makes the norm eps while today's blocked coordinates stay so."""
-    blocked = scale * size >= room
-    # In units of eps no square under- or overflows.
-    unit = jax.lax.stop_gradient(jnp.where(eps > 0, eps, 1))
-    spent = _sum(jnp.square(jnp.where(blocked, room, 0) / unit))
-    left = jnp.square(eps / unit) - spent
-    positive = left > 0
-    root = unit * jnp.where(positive, jnp.sqrt(jnp.where(positive, left, 1)), 0)
-    root = jnp.where(spent > 0, root, eps)
-    return jnp.minimum(_divide(root, _l2(jnp.where(blocked, 0, size)), 1.0), 1)
 
 
 @dataclass
@@ -270,43 +161,8 @@ class L1:
     kind = 'l1'
 
     def project(self, x: Array, x0: Array) -> Array:
-        r"""Exact Euclidean projection on the ball intersected with the bounds.
-
-        The projection moves coordinate i by :math:`\min((|d_i| - \lambda)_+, r_i)`
-        with one threshold :math:`\lambda`. Bisection finds which coordinates are
-        zero, free or at their bound; on those sets the threshold is then solved
-        for in closed form, which also carries the exact derivative.
-        """
-        delta = x - x0
-        eps = jnp.broadcast_to(_wide(self.eps, x), _sum(x).shape)
-        size, room = jnp.abs(delta), _room(delta, x0, self.bounds)
-        inside = _sum(jnp.minimum(size, room)) <= eps
-        # Not used inside, where an infinite radius would make NaN gradients.
-        eps = jnp.where(inside, 0, eps)
-
-        rough = self._threshold(*jax.lax.stop_gradient((size, room, eps)))
-        left = size - rough
-        free = (left > 0) & (left < room)
-        blocked = (left > 0) & ~free
-        spent = _sum(jnp.where(blocked, jnp.where(blocked, room, 0), 0))
-        count = _sum(free.astype(x.dtype))
-        exact = _divide(_sum(jnp.where(free, size, 0)) + spent - eps, count, 0.0)
-        threshold = jnp.where(count > 0, exact, rough)
-        move = jnp.clip(size - threshold, 0, room)
-        move *= jnp.minimum(_divide(eps, _sum(move), 1.0), 1)
-        return _moved(x, x0, move, inside, self.bounds)
-
-    @staticmethod
-    def _threshold(size: Array, room: Array, eps: Array) -> Array:
-        def halve(_, interval):
-            low, high = interval
-            middle = (low + high) / 2
-            too_far = _sum(jnp.clip(size - middle, 0, room)) > eps
-            return jnp.where(too_far, middle, low), jnp.where(too_far, high, middle)
-
-        top = _max(size)
-        # 2^-30 of the largest coordinate is below float32 resolution.
-        return jax.lax.fori_loop(0, 30, halve, (jnp.zeros_like(top), top))[1]
+        """Exact Euclidean projection on the ball intersected with the bounds."""
+        return projections.l1(x, x0, self.eps, self.bounds)
 
     def sample(self, key: Key, x0: Array) -> Array:
         """Uniform: normalised exponentials with random signs."""
@@ -347,12 +203,7 @@ class L0:
 
     def project(self, x: Array, x0: Array) -> Array:
         """Exact: keeps the floor(eps) coordinates that lower the distance most."""
-        clipped = _clip(x, self.bounds)
-        # The difference of the squares (x - x0)^2 and (x - clipped)^2, as a product
-        # because far outside the squares are equal, or infinite, in float32.
-        gain = (clipped - x0) * ((x - x0) + (x - clipped))
-        gain = jnp.where(clipped == x0, -jnp.inf, gain)
-        return jnp.where(_rank(gain) < _count(self.eps, x), clipped, x0)
+        return projections.l0(x, x0, self.eps, self.bounds)
 
     def sample(self, key: Key, x0: Array) -> Array:
         """floor(eps) random coordinates, each uniform in the bounds (or x0 +- 1)."""
@@ -366,7 +217,7 @@ class L0:
             )
 
         order, value = keys.draw(draw, keys.per_example(key, x0.shape[0]))
-        chosen = _rank(order[:, 0]) < _count(self.eps, x0)
+        chosen = projections.rank(order[:, 0]) < _count(self.eps, x0)
         value = value.astype(x0.dtype)
         return jnp.where(chosen, x0 + value if self.bounds is None else value, x0)
 
@@ -379,7 +230,7 @@ class L0:
         """
         eps = _wide(self.eps, grad)
         top = _top(grad, _count(self.eps, grad))
-        return _divide(top, jnp.broadcast_to(eps, grad.shape), 0.0)
+        return projections.divide(top, jnp.broadcast_to(eps, grad.shape), 0.0)
 
     def norm(self, delta: Array) -> Array:
         """Number of coordinates that differ, (B,)."""
@@ -392,15 +243,8 @@ def _count(eps: Array, x: Array) -> Array:
     return jnp.floor(_wide(eps, x))
 
 
-def _rank(values: Array) -> Array:
-    """Place of every coordinate in descending order, ties to the lower index."""
-    flat = values.reshape(values.shape[0], int(np.prod(values.shape[1:])))
-    order = jnp.argsort(-flat, axis=1, stable=True)
-    return jnp.argsort(order, axis=1).reshape(values.shape).astype(values.dtype)
-
-
 def _top(grad: Array, count: float | Array) -> Array:
-    return jnp.where(_rank(jnp.abs(grad)) < count, jnp.sign(grad), 0)
+    return jnp.where(projections.rank(jnp.abs(grad)) < count, jnp.sign(grad), 0)
 
 
 Kind = TypeVar('Kind')
@@ -510,6 +354,12 @@ def radius(ball: Ball, x0: Array) -> Array:
 def as_ball(ball: Any) -> Ball:
     """A ball as it is; a number as the radius of ``linf`` on [0, 1]."""
     return ball if hasattr(ball, 'project') else linf(ball)
+
+
+def stands_for_ball(value: object) -> bool:
+    """Whether ``as_ball`` is meant for it: a ball or a radius, and not an attack."""
+    number = int | float | np.number | np.ndarray | jax.Array
+    return isinstance(value, number) or _is_ball(value)
 
 
 def _is_ball(node: object) -> bool:

@@ -1,22 +1,24 @@
 """What every experiment needs: the compilation cache, run folders, provenance."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from advjax import balls, zoo
+from advjax import balls, files, zoo
+from advjax.evaluation.verify import logits_of
 from advjax.models import Model
+from advjax.types import HostArray, LogitsFn
 
 
 def use_compilation_cache() -> None:
@@ -97,26 +99,9 @@ def run_folder(folder: Path, config: Any, fresh: bool) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Gives a file to write that then takes the place of another, in one piece."""
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text: a reader finds the old file or the new one, never half of one."""
-    with replaced(path) as unfinished:
-        unfinished.write_text(text, encoding='utf-8', newline='\n')
-
-
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes JSON in one piece."""
-    write_text(path, json.dumps(value, indent=1))
+    files.write_text(path, json.dumps(value, indent=1))
 
 
 MODELS = {
@@ -137,6 +122,26 @@ def unchanged_at_zero(attack, logits_fn, key, x, y) -> int:
     """Counts the images that an attack of radius 0 returns bit for bit."""
     still = run_attack(balls.with_eps(attack, jnp.float32(0)), logits_fn, key, x, y)
     return int(jnp.sum(jnp.all(still == x, axis=tuple(range(1, x.ndim)))))
+
+
+def answers(
+    logits_fn: LogitsFn, x: HostArray, batch_size: int | None = None
+) -> np.ndarray:
+    """The class that a network gives each image, (N,).
+
+    Args:
+      logits_fn: the network.
+      x: (N, H, W, C) images.
+      batch_size: images at a time; all at once by default.
+    """
+    size = batch_size or len(x)
+    parts = [logits_of(logits_fn, x[i : i + size]) for i in range(0, len(x), size)]
+    return np.concatenate(parts).argmax(axis=1)
+
+
+def accuracy(logits_fn: LogitsFn, x: HostArray, y: HostArray) -> float:
+    """The share of images that a network gets right, in per cent."""
+    return 100 * float(np.mean(answers(logits_fn, x) == np.asarray(y)))
 
 
 @jax.jit

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from advjax import files
 from experiments import common, studies, study_page
 from experiments.study import Study, band_text, measured_text
 
@@ -101,7 +102,7 @@ def write_readme(found: Sequence[Mapping[str, Any]], path: Path = README) -> Non
         f'{environment["cores"]} cores ({environment["device"]}), Python '
         f'{environment["python"]}, JAX {environment["jax"]}; {total:.0f} minutes.'
     )
-    common.write_text(path, f'{head}{BEGIN}\n{machine}\n\n{board(found)}\n{END}{tail}')
+    files.write_text(path, f'{head}{BEGIN}\n{machine}\n\n{board(found)}\n{END}{tail}')
 
 
 def main(command: Command) -> list[str]:
@@ -131,7 +132,7 @@ def main(command: Command) -> list[str]:
         pages = [f'{r["study"]}-{command.preset}/report.html' for r in found]
         linked = [{**r, 'page': page} for r, page in zip(found, pages, strict=True)]
         common.write_json(command.directory / 'scoreboard.json', {'studies': linked})
-        common.write_text(
+        files.write_text(
             command.directory / 'scoreboard.html', study_page.scoreboard(linked)
         )
         # An installed package has no README to write into.

@@ -13,8 +13,8 @@ A study is one module of this package, named after its paper:
 of the config, a folder from which a killed study goes on, ``results.json`` and
 ``report.html``.
 
-A claim's band is set before anything is measured, from the paper or from a derivation.
-What lies outside is reported so, with the reason if it is known. Figures that nobody
+A claim's band is set before the run, from the paper or from a derivation. What lies
+outside is reported so, with the reason if it is known. Figures that nobody
 has read again in the paper (tags M and m) are shown and gate nothing.
 """
 
@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from advjax import drawing
+from advjax import drawing, files
 from experiments import common
 from experiments.work import Work
 
@@ -258,7 +258,7 @@ def execute(
         (p.title, p.caption, [drawing.to_svg(p.draw(w)) for w in study_page.WIDTHS])
         for p in found.pictures
     ]
-    common.write_text(folder / 'report.html', study_page.render(results, drawn))
+    files.write_text(folder / 'report.html', study_page.render(results, drawn))
     # Last: whoever finds the results may rely on the page.
     common.write_json(folder / 'results.json', results)
     return results
@@ -338,19 +338,19 @@ def cli(study: Study) -> None:
         prog=f'python -m experiments.{study.name}',
     )
     chosen = kind(**{name: getattr(args, name) for name in settings})
+    folder = args.directory / (args.name or f'{study.name}-{preset}')
     common.use_compilation_cache()
     try:
         results = execute(
             study,
             chosen,
             args.directory,
-            folder=args.directory / (args.name or f'{study.name}-{preset}'),
+            folder=folder,
             fresh=args.fresh,
             progress=not args.quiet,
             command=common.command(f'experiments.{study.name}'),
         )
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
-    folder = args.directory / (args.name or f'{study.name}-{preset}')
     print(f'\n{study.title}\n\n{text_of(results)}\n')
     print(f'Report: {folder / "report.html"}  ({results["wall_seconds"]} s)')

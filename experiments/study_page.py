@@ -1,7 +1,6 @@
 """The page of a study, and the scoreboard of all of them, as single HTML files."""
 
 import functools
-import importlib.resources
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,10 +23,11 @@ def _cell(value: Any) -> str:
 
 
 @functools.cache
-def _template(name: str) -> Any:
+def _templates() -> Any:
     import jinja2
 
     environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, ''),
         autoescape=True,
         lstrip_blocks=True,
         trim_blocks=True,
@@ -36,8 +36,7 @@ def _template(name: str) -> Any:
     environment.filters.update(
         band=band_text, measured=measured_text, cell=_cell, duration=page.duration
     )
-    text = importlib.resources.files(__package__).joinpath(name)
-    return environment.from_string(text.read_text('utf-8'))
+    return environment
 
 
 def count(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -55,12 +54,16 @@ def render(
       results: what ``results.json`` holds.
       pictures: (title, caption, SVG for each of ``WIDTHS``).
     """
-    return _template('study.html.jinja').render(
-        data=results,
-        counts=count(results['claims']),
-        pictures=pictures,
-        style=page.style(),
-        tags=TAGS,
+    return (
+        _templates()
+        .get_template('study.html.jinja')
+        .render(
+            data=results,
+            counts=count(results['claims']),
+            pictures=pictures,
+            style=page.style(),
+            tags=TAGS,
+        )
     )
 
 
@@ -70,9 +73,13 @@ def scoreboard(studies: Sequence[Mapping[str, Any]]) -> str:
     Args:
       studies: the results of each, and 'page', where its own page lies.
     """
-    return _template('scoreboard.html.jinja').render(
-        studies=[{**s, 'counts': count(s['claims'])} for s in studies],
-        counts=count([c for s in studies for c in s['claims']]),
-        style=page.style(),
-        tags=TAGS,
+    return (
+        _templates()
+        .get_template('scoreboard.html.jinja')
+        .render(
+            studies=[{**s, 'counts': count(s['claims'])} for s in studies],
+            counts=count([c for s in studies for c in s['claims']]),
+            style=page.style(),
+            tags=TAGS,
+        )
     )

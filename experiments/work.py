@@ -3,7 +3,6 @@
 import json
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from advjax import data, evaluation, training
+from advjax import data, evaluation, files, training
 from advjax.data import Dataset
 from advjax.models import Model
 from advjax.types import LogitsFn
@@ -124,19 +123,17 @@ class Work:
         """
         path = self.folder / f'{name}.npz'
         try:
-            # Opened here, because NumPy leaves a damaged file open.
-            with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
-                return dict(file)
+            return files.load_npz(path)
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except files.DamagedError as error:
             warnings.warn(f'{path} cannot be read, done again: {error}', stacklevel=2)
         self.say(name)
         found = {key: np.asarray(value) for key, value in compute().items()}
         for key, value in found.items():
             if value.dtype == object:
                 raise ValueError(f'{name}: {key} must be an array, got {value!r}')
-        with common.replaced(path) as unfinished, open(unfinished, 'wb') as file:
+        with files.replaced(path) as unfinished, open(unfinished, 'wb') as file:
             np.savez(file, **found)
         self._note_time()
         return found

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import attack, benchmark, common, train
@@ -252,3 +255,11 @@ def test_attack_on_the_command_line(trained):
     assert out.returncode != 0
     assert 'Traceback' not in out.stderr
     assert 'checkpoint' in out.stderr
+
+
+def test_answers_and_accuracy():
+    network = jax.tree_util.Partial(jnp.multiply, jnp.float32(-1.0))
+    x = np.array([[3, 1, 2], [1, 2, 3], [2, 3, 1]], np.float32)
+    for size in (None, 1, 2, 5):
+        assert common.answers(network, x, size).tolist() == [1, 0, 2]
+    assert common.accuracy(network, x, np.array([1, 1, 2])) == pytest.approx(200 / 3)

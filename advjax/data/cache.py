@@ -11,13 +11,13 @@ import hashlib
 import json
 import os
 import re
-import uuid
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
+
+from advjax import files
 
 # Raised when the meaning of the stored arrays changes.
 _FORMAT = 1
@@ -83,10 +83,9 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     arrays = [_describe(images), _describe(labels)]
     meta = {'format': _FORMAT, 'identity': identity, 'arrays': arrays}
-    text = json.dumps(meta, indent=1).encode()
-    _replace(folder / f'{stem}.images.npy', lambda file: np.save(file, images))
-    _replace(folder / f'{stem}.labels.npy', lambda file: np.save(file, labels))
-    _replace(folder / f'{stem}.json', lambda file: file.write(text))
+    _save(folder / f'{stem}.images.npy', images)
+    _save(folder / f'{stem}.labels.npy', labels)
+    files.write_text(folder / f'{stem}.json', json.dumps(meta, indent=1))
 
 
 def _load(path: Path) -> np.ndarray:
@@ -95,16 +94,10 @@ def _load(path: Path) -> np.ndarray:
         return np.load(file, allow_pickle=False)
 
 
+def _save(path: Path, array: np.ndarray) -> None:
+    with files.replaced(path) as unfinished, unfinished.open('wb') as file:
+        np.save(file, array)
+
+
 def _describe(array: np.ndarray) -> list[Any]:
     return [str(array.dtype), list(array.shape), zlib.crc32(array)]
-
-
-def _replace(path: Path, save: Callable[[BinaryIO], Any]) -> None:
-    # Not tempfile: its files are for the owner alone, and caches are shared.
-    part = path.with_name(f'{path.name}.{uuid.uuid4().hex}.part')
-    try:
-        with part.open('wb') as file:
-            save(file)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advjax import drawing, plots
+from advjax import drawing, files, plots
 
 if TYPE_CHECKING:
     import jinja2
@@ -172,13 +172,7 @@ def write(
     html = render(results, examples)
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because only then the final move cannot be torn apart.
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        temporary.write_text(html, encoding='utf-8', newline='\n')
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write_text(path, html)
 
 
 def render(

@@ -7,12 +7,12 @@ fingerprint of what is evaluated: model, images, labels, attacks, threat model a
 import os
 import time
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from advjax import files
 from advjax.fingerprint import of_arrays
 
 
@@ -42,10 +42,8 @@ class ProgressFile:
         if not self._path.exists():
             return None
         try:
-            # Opened here, because np.load leaves a damaged archive open.
-            with open(self._path, 'rb') as raw, np.load(raw) as file:
-                found = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            found = files.load_npz(self._path)
+        except files.DamagedError as error:
             aside = self._path.with_suffix('.damaged')
             os.replace(self._path, aside)
             warnings.warn(
@@ -71,11 +69,10 @@ class ProgressFile:
         if not now and time.monotonic() - self._saved < self._seconds:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._path.with_suffix('.unfinished')
         identity = {f'identity_{n}': np.array(t) for n, t in self._identity.items()}
-        with open(unfinished, 'wb') as file:
+        with (
+            files.replaced(self._path, durable=True) as unfinished,
+            open(unfinished, 'wb') as file,
+        ):
             np.savez(file, **arrays, **identity)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, self._path)
         self._saved = time.monotonic()

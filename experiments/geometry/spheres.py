@@ -37,9 +37,18 @@ def quadratic_network(dimension: int, count: int, error: float) -> np.ndarray:
     return spheres.two_levels(dimension, count, float(high), 0.8)
 
 
+PART = 10_000
+"""Points drawn at a time."""
+
+
+def rounded_up(samples: int) -> int:
+    """How many points are drawn where at least ``samples`` are asked for."""
+    return -(-samples // PART) * PART
+
+
 @functools.partial(jax.jit, static_argnames='dimension')
 def _errors(networks: LogitsFn, key: Any, radius: Any, dimension: int) -> Any:
-    x = spheres.sample(key, 10_000, dimension, radius)
+    x = spheres.sample(key, PART, dimension, radius)
     answers = jax.vmap(lambda network: jnp.argmax(network(x), axis=1))(networks)
     return jnp.sum(answers != (radius > 1), axis=1)
 
@@ -47,7 +56,7 @@ def _errors(networks: LogitsFn, key: Any, radius: Any, dimension: int) -> Any:
 def errors_seen(
     networks: list[LogitsFn], dimension: int, radius: float, samples: int
 ) -> np.ndarray:
-    """Errors among ``samples`` common points of a sphere (in steps of 10,000)."""
+    """Errors among ``samples`` common points of a sphere, in steps of ``PART``."""
     stacked: Any = jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
     return np.sum(
         [
@@ -55,7 +64,7 @@ def errors_seen(
                 stacked, jax.random.fold_in(jax.random.key(1), i),
                 jnp.float32(radius), dimension,
             )
-            for i in range(-(-samples // 10_000))
+            for i in range(rounded_up(samples) // PART)
         ],
         axis=0,
     )  # fmt: skip
@@ -105,7 +114,7 @@ def quadratic_spheres(
 
     rows = work.keep('quadratic', measure)['rows']
     exact, seen = rows[:, 3], rows[:, 4]
-    samples = -(-samples // 10_000) * 10_000
+    samples = rounded_up(samples)
     noise = np.sqrt(np.maximum(samples * exact * (1 - exact), 1))
     wide = rows[len(targets) :]
     caps = {m: concentration.cap_distance(m, 500) for m in targets}
@@ -225,7 +234,7 @@ def trained_spheres(
         return found
 
     found = work.keep('trained-spheres', measure)
-    samples = -(-samples // 10_000) * 10_000
+    samples = rounded_up(samples)
     claims: list[Claim] = []
     for name in ('inner', 'outer'):
         seen = int(found[f'{name} errors'])

@@ -71,7 +71,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import attacks, linf
-from advjax.evaluation.verify import logits_of
+from experiments.common import answers
 from experiments.goodfellow2015 import claims, deep, linear, pictures
 from experiments.goodfellow2015.deep import Net, judge
 from experiments.study import Findings, Study
@@ -148,7 +148,7 @@ def run(config: Config, work: Work) -> Findings:
     )
     fooled, images = _fool(work, nets['maxout'], sets, config.eps)
     fours = np.flatnonzero(y == 4)
-    four = fours[np.argmax(_answers(nets['maxout'], x[fours]) == 4)]
+    four = fours[np.argmax(answers(nets['maxout'].logits_fn, x[fours]) == 4)]
     traced = pictures.trace(nets['maxout'], x[four], 4)
     some = slice(config.pgd_images)
     measured = claims.Measured(
@@ -192,14 +192,10 @@ def run(config: Config, work: Work) -> Findings:
     )
 
 
-def _answers(net: Net, x: np.ndarray) -> np.ndarray:
-    return logits_of(net.logits_fn, x).argmax(axis=1)
-
-
 def _train_error(work: Work, net: Net, sets: Sets) -> float:
     x, y = work.images(sets.train)
     some = slice(10_000)
-    return 100 * float(np.mean(_answers(net, x[some]) != y[some]))
+    return 100 * float(np.mean(answers(net.logits_fn, x[some]) != y[some]))
 
 
 def _make_fooling(logits_fn, attack, key, target, shape):

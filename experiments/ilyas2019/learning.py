@@ -12,10 +12,9 @@ import optax
 from advjax import attacks, balls, data, features, models, training, zoo
 from advjax.data import Dataset
 from advjax.evaluation import verify
-from advjax.evaluation.verify import logits_of
 from advjax.models import Model
 from advjax.types import LogitsFn
-from experiments import nets
+from experiments import common, nets
 from experiments.work import Sets, Work
 
 BATCH = 100
@@ -191,7 +190,7 @@ def score(
 ) -> Score:
     """Tests a network on clean images, and under attack."""
     x, y = work.images(sets.test)
-    answers = logits_of(net, x).argmax(axis=1)
+    answers = common.answers(net, x)
     robust = {}
     if attacked:
         some = slice(config.attacked)
@@ -207,8 +206,8 @@ def score(
 
 def taken(fit: training.Fit, made: Dataset) -> float:
     """Per cent of a data set whose label its constructor gives, after rounding."""
-    answers = logits_of(fit.logits_fn, np.asarray(data.to_float(made.images)))
-    return 100 * float((answers.argmax(axis=1) == made.labels).mean())
+    images = np.asarray(data.to_float(made.images))
+    return common.accuracy(fit.logits_fn, images, made.labels)
 
 
 def inversion_error(fit: training.Fit, few: Dataset, made: Dataset) -> float:
@@ -237,7 +236,7 @@ def transfer(
     found: dict[str, dict[str, float]] = {}
     for arch in config.architectures:
         own = learn(config, work, sets, 'D', made['D'], arch)
-        right = logits_of(own, x).argmax(axis=1) == y
+        right = common.answers(own, x) == y
         found[arch] = {'clean': score(config, work, sets, own).clean}
         for name, eps in given.items():
             fooled = verify(own, balls.l2(eps), x, y, adv[eps]).adversarial[right]

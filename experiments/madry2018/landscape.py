@@ -9,8 +9,8 @@ import numpy as np
 from advjax import attacks, charts
 from advjax.balls import Ball
 from advjax.charts import Axis, Line
-from advjax.evaluation.verify import logits_of
 from advjax.types import LogitsFn
+from experiments.common import answers
 from experiments.madry2018 import maxima
 from experiments.study import Claim, Findings, claim, picture
 from experiments.work import Work
@@ -58,7 +58,7 @@ def measure(
     """
     eps = float(ball.eps)
     search = attacks.pgd(ball, steps, rate=1 / 30, keep_best=False)
-    right = [logits_of(net, x).argmax(axis=1) == y for net in both.values()]
+    right = [answers(net, x) == y for net in both.values()]
     chosen = np.flatnonzero(np.all(right, axis=0))[:images]
     found: dict[str, np.ndarray] = {'labels': y[chosen]}
     for name, net in both.items():

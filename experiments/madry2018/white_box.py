@@ -10,8 +10,8 @@ from advjax import attacks, charts, evaluation, losses
 from advjax.balls import Ball
 from advjax.charts import Axis
 from advjax.data import Dataset
-from advjax.evaluation.verify import logits_of
 from advjax.types import LogitsFn
+from experiments import common
 from experiments.study import Findings, claim, picture, table
 from experiments.work import Work
 
@@ -72,7 +72,7 @@ def study(
             lambda net=net, chosen=chosen: left(work.evaluate(net, x, y, chosen)),
         )
         found[name] = {attack: float(value) for attack, value in kept.items()}
-        clean[name] = 100 * np.mean(logits_of(net, images).argmax(axis=1) == labels)
+        clean[name] = common.accuracy(net, images, labels)
     return findings(found, clean, len(y))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from advjax import attacks, losses
 from advjax.balls import l0, linf
 from advjax.types import LogitsFn
-from experiments.papernot2016.networks import answers
+from experiments.common import answers
 from experiments.work import Work
 
 ATTACKS = {
@@ -38,7 +38,7 @@ def measure(
     """
     x, y = test
     classes, n = int(y.max()) + 1, config.images
-    found: dict[str, Any] = {'accuracy': np.mean(np.asarray(answers(f, x)) == y)}
+    found: dict[str, Any] = {'accuracy': np.mean(answers(f, x) == y)}
     found['logits'] = np.abs(np.asarray(f(x[:n]))).sum(axis=1)
     size, logarithm = gradient_size(f, x[:n], y[:n])
     found |= {'zero': np.mean(np.asarray(size) == 0), 'gradient': logarithm}
@@ -126,7 +126,7 @@ def targets(y: np.ndarray, classes: int) -> jax.Array:
 
 def correct(f: LogitsFn, x: np.ndarray, y: np.ndarray, count: int):
     """The first images that a network is right on."""
-    right = np.flatnonzero(np.asarray(answers(f, x[: 3 * count])) == y[: 3 * count])
+    right = np.flatnonzero(answers(f, x[: 3 * count]) == y[: 3 * count])
     return x[right[:count]], y[right[:count]]
 
 

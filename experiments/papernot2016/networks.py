@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from advjax import data, training, zoo
 from advjax.types import LogitsFn
 from experiments.work import Sets, Work
@@ -51,9 +48,3 @@ class Nets:
     def other(self) -> LogitsFn:
         """An ordinary network that has seen none of these training images."""
         return self._fit('other', training.at_temperature(1.0), self.other_sets)
-
-
-@jax.jit
-def answers(logits_fn, x):
-    """The classes (B,) that a network answers."""
-    return jnp.argmax(logits_fn(x), axis=1)

@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.common import answers
 from experiments.papernot2016.measures import carlini_wagner
-from experiments.papernot2016.networks import Nets, answers
+from experiments.papernot2016.networks import Nets
 from experiments.work import Work
 
 
@@ -17,16 +18,13 @@ def by_kappa(config: Any, work: Work, nets: Nets, test: Any) -> dict[str, Any]:
     x, y = test
     count = config.aimed_images
     xs, ys = x[: 2 * count], y[: 2 * count]
-    right = [np.asarray(answers(f, xs)) == ys for f in (source, other, distilled)]
+    right = [answers(f, xs) == ys for f in (source, other, distilled)]
     kept = np.flatnonzero(np.all(right, axis=0))[:count]
     xs, ys = xs[kept], ys[kept]
     rows = []
     for kappa in config.kappas:
         moved = untargeted(carlini_wagner(config, kappa), source, work.key, xs, ys)
-        fooled = [
-            np.mean(np.asarray(answers(f, moved)) != ys)
-            for f in (source, other, distilled)
-        ]
+        fooled = [np.mean(answers(f, moved) != ys) for f in (source, other, distilled)]
         apart = np.linalg.norm(np.asarray(moved - xs).reshape(len(xs), -1), axis=1)
         rows.append([*fooled, apart.mean()])
     return {'rows': np.array(rows)}

@@ -15,6 +15,7 @@ import numpy as np
 from advjax import attacks, charts, data, plots
 from advjax.evaluation.verify import logits_of
 from advjax.training import Fit
+from experiments import common
 from experiments.study import Findings, claim, picture, table
 from experiments.szegedy2014.networks import HARDENED, TABLE_1
 from experiments.work import Sets, Work
@@ -95,7 +96,7 @@ def attack(
                 search, logits_fn, work.key, twice, np.concatenate([y, y]), targets
             )
         )
-        won = logits_of(logits_fn, adv).argmax(axis=1) == targets
+        won = common.answers(logits_fn, adv) == targets
         won &= ((adv >= 0) & (adv <= 1)).all(axis=(1, 2, 3))
         return {'adv': adv, 'won': won}
 
@@ -252,7 +253,7 @@ def _examples(fits: Mapping[str, Fit], found: Mapping[str, Found], x: Any) -> An
     for name, f in two.items():
         change = f.drawn[some] - x[some]
         largest = np.abs(change).max(axis=(1, 2, 3), keepdims=True)
-        answers = logits_of(fits[name].logits_fn, f.drawn[some]).argmax(axis=1)
+        answers = common.answers(fits[name].logits_fn, f.drawn[some])
         rows += [
             {
                 'title': f'{name}: the change, at full contrast',

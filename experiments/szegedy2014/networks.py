@@ -8,9 +8,9 @@ import numpy as np
 import optax
 
 from advjax import data, l2, training, zoo
-from advjax.evaluation.verify import logits_of
 from advjax.models import Model
 from advjax.training import Fit
+from experiments.common import answers
 from experiments.work import Sets, Work
 
 TABLE_1 = ('FC10(1e-4)', 'FC10(1e-2)', 'FC10(1)', 'FC100', 'FC200', 'AE400')
@@ -104,14 +104,9 @@ def train(config: Any, work: Work, sets: Sets) -> dict[str, Fit]:
     return fits
 
 
-def error(logits_fn: Any, x: Any, y: np.ndarray, batch_size: int = 1000) -> float:
+def error(logits_fn: Any, x: Any, y: np.ndarray) -> float:
     """The share of wrong answers, in per cent."""
-    wrong = [
-        logits_of(logits_fn, x[i : i + batch_size]).argmax(axis=1)
-        != y[i : i + batch_size]
-        for i in range(0, len(y), batch_size)
-    ]
-    return 100 * float(np.mean(np.concatenate(wrong)))
+    return 100 * float(np.mean(answers(logits_fn, x, batch_size=1000) != y))
 
 
 def errors(

@@ -10,10 +10,9 @@ import numpy as np
 import optax
 
 from advjax import attacks, balls, features, models, training, zoo
-from advjax.evaluation.verify import logits_of
 from advjax.features import saliency
 from advjax.types import LogitsFn
-from experiments import nets
+from experiments import common, nets
 from experiments.work import Sets, Work
 
 CLASSES = 3, 7
@@ -38,7 +37,7 @@ def sizes(config: Any, work: Work, sets: Sets) -> dict[str, np.ndarray]:
     attack = attacks.pgd(balls.linf(eps), 20)
 
     def measured(net):
-        clean = 100 * float((logits_of(net, x).argmax(axis=1) == y).mean())
+        clean = common.accuracy(net, x, y)
         found = work.evaluate(net, x[some], y[some], attack)
         return clean, 100 * found.robust_accuracy
 
@@ -157,7 +156,7 @@ def large(
     for name, net in trained.items():
         run = jax.jit(lambda net, x, y: attack(net, work.key, x, y))
         adv = np.asarray(run(net, x, y))
-        answers = logits_of(net, adv).argmax(axis=1)
+        answers = common.answers(net, adv)
         fooled = answers != y
         seen = judge.predict(adv.reshape(len(adv), -1))
         agrees = (seen == answers)[fooled].mean() if fooled.any() else 0.0

@@ -1,8 +1,4 @@
-"""General charts in the style of this library: lines, histograms, points, tables.
-
-Like those of ``advjax.plots`` they are pure functions from numbers to a matplotlib
-``Figure``; ``advjax.drawing.to_svg`` puts them into a page.
-"""
+"""Charts drawn on given matplotlib axes."""
 
 from __future__ import annotations
 
@@ -16,7 +12,6 @@ from advjax import drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Values = Sequence[float] | np.ndarray
 
@@ -77,50 +72,6 @@ def _limit(axes: Axes, x: Axis, y: Axis) -> None:
         axes.set_ylim(*y.limits)
 
 
-def panels(
-    drawings: Sequence[Any], *, width: float = 10.0, height: float = 4.2
-) -> Figure:
-    """Draws several charts side by side, or below each other where there is no room.
-
-    Args:
-      drawings: functions of matplotlib axes, such as ``lines_on`` and its kin make
-        with ``functools.partial``.
-      width: width of the figure in inches.
-      height: height of each chart in inches.
-
-    Returns:
-      The figure, with one legend for all charts.
-    """
-    columns = min(len(drawings), max(1, int(width // 4)))
-    rows = math.ceil(len(drawings) / columns)
-    with drawing.style():
-        figure = drawing.new_figure(width, height * rows)
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        named: dict[str, Any] = {}
-        for axes, draw in zip(grid, drawings, strict=False):
-            draw(axes)
-            if width / columns < 6:  # Values would run into each other.
-                _thin_out(axes)
-            handles, labels = axes.get_legend_handles_labels()
-            named |= {
-                text: handle
-                for text, handle in zip(labels, handles, strict=True)
-                if text not in named
-            }
-        for axes in grid[len(drawings) :]:
-            axes.set_axis_off()
-        drawing.finish(figure, list(named.values()), list(named), width)
-    return figure
-
-
-def _thin_out(axes: Axes) -> None:
-    from matplotlib.ticker import AutoLocator
-
-    # Only where matplotlib chose the ticks: named ones are all wanted.
-    if isinstance(axes.xaxis.get_major_locator(), AutoLocator):
-        axes.locator_params(axis='x', nbins=5)
-
-
 def lines_on(
     axes: Axes,
     lines: Sequence[Line],
@@ -131,7 +82,17 @@ def lines_on(
     levels: Mapping[str, float] | None = None,
     title: str = '',
 ) -> None:
-    """Draws lines on given axes; see ``lines``."""
+    """Draws values against positions, one line each.
+
+    Args:
+      axes: where to draw.
+      lines: what to draw.
+      x: the horizontal axis.
+      y: the vertical axis.
+      marks: {name: position} of vertical lines.
+      levels: {name: value} of horizontal lines.
+      title: a line above the chart.
+    """
     _prepare(axes, x, y, title)
     for index, line in enumerate(lines):
         look: dict[str, Any] = drawing.series(index)
@@ -156,36 +117,6 @@ def lines_on(
     _limit(axes, x, y)
 
 
-def lines(
-    lines: Sequence[Line],
-    x: Axis = PLAIN,
-    y: Axis = PLAIN,
-    *,
-    marks: Mapping[str, float] | None = None,
-    levels: Mapping[str, float] | None = None,
-    title: str = '',
-    width: float = 10.0,
-    height: float = 4.2,
-) -> Figure:
-    """Draws values against positions, one line each.
-
-    Args:
-      lines: what to draw.
-      x: the horizontal axis.
-      y: the vertical axis.
-      marks: {name: position} of vertical lines.
-      levels: {name: value} of horizontal lines.
-      title: a line above the chart.
-      width: width of the figure in inches.
-      height: height of the figure in inches.
-    """
-
-    def draw(axes):
-        lines_on(axes, lines, x, y, marks=marks, levels=levels, title=title)
-
-    return panels([draw], width=width, height=height)
-
-
 def histograms_on(
     axes: Axes,
     samples: Mapping[str, Values],
@@ -194,7 +125,15 @@ def histograms_on(
     bins: int = 40,
     title: str = '',
 ) -> None:
-    """Draws histograms on given axes; see ``histograms``."""
+    """Draws distributions over common bins, one outline each.
+
+    Args:
+      axes: where to draw.
+      samples: {name: values}; each is drawn as shares of its own number.
+      x: the horizontal axis; with the scale 'log' the bins grow geometrically.
+      bins: number of bins.
+      title: a line above the chart.
+    """
     _prepare(axes, x, Axis('share of all (%)'), title)
     arrays = {name: drawing.floats(values) for name, values in samples.items()}
     arrays = {name: values[np.isfinite(values)] for name, values in arrays.items()}
@@ -219,32 +158,6 @@ def histograms_on(
     _limit(axes, x, PLAIN)
 
 
-def histograms(
-    samples: Mapping[str, Values],
-    x: Axis = PLAIN,
-    *,
-    bins: int = 40,
-    title: str = '',
-    width: float = 10.0,
-    height: float = 4.2,
-) -> Figure:
-    """Draws distributions over common bins, one outline each.
-
-    Args:
-      samples: {name: values}; each is drawn as shares of its own number.
-      x: the horizontal axis; with the scale 'log' the bins grow geometrically.
-      bins: number of bins.
-      title: a line above the chart.
-      width: width of the figure in inches.
-      height: height of the figure in inches.
-    """
-
-    def draw(axes):
-        histograms_on(axes, samples, x, bins=bins, title=title)
-
-    return panels([draw], width=width, height=height)
-
-
 def scatter_on(
     axes: Axes,
     points: Mapping[str, tuple[Values, Values]],
@@ -254,7 +167,16 @@ def scatter_on(
     texts: Sequence[tuple[float, float, str]] = (),
     title: str = '',
 ) -> None:
-    """Draws points on given axes; see ``scatter``."""
+    """Draws points.
+
+    Args:
+      axes: where to draw.
+      points: {name: (x, y)} of each group.
+      x: the horizontal axis.
+      y: the vertical axis.
+      texts: (x, y, text) written beside points.
+      title: a line above the chart.
+    """
     _prepare(axes, x, y, title)
     for index, (name, (at, values)) in enumerate(points.items()):
         look = drawing.series(index)
@@ -272,34 +194,6 @@ def scatter_on(
     _limit(axes, x, y)
 
 
-def scatter(
-    points: Mapping[str, tuple[Values, Values]],
-    x: Axis = PLAIN,
-    y: Axis = PLAIN,
-    *,
-    texts: Sequence[tuple[float, float, str]] = (),
-    title: str = '',
-    width: float = 10.0,
-    height: float = 4.6,
-) -> Figure:
-    """Draws points.
-
-    Args:
-      points: {name: (x, y)} of each group.
-      x: the horizontal axis.
-      y: the vertical axis.
-      texts: (x, y, text) written beside points.
-      title: a line above the chart.
-      width: width of the figure in inches.
-      height: height of the figure in inches.
-    """
-
-    def draw(axes):
-        scatter_on(axes, points, x, y, texts=texts, title=title)
-
-    return panels([draw], width=width, height=height)
-
-
 def bars_on(
     axes: Axes,
     groups: Sequence[str],
@@ -308,7 +202,15 @@ def bars_on(
     *,
     title: str = '',
 ) -> None:
-    """Draws horizontal bars on given axes; see ``bars``."""
+    """Draws horizontal bars: one group per thing, one bar in it per series.
+
+    Args:
+      axes: where to draw.
+      groups: names of the things.
+      series: {name: one value per group}.
+      y: the axis of the values.
+      title: a line above the chart.
+    """
     _prepare(axes, y, PLAIN, title)
     tall = 0.8 / max(len(series), 1)
     place = np.arange(len(groups))
@@ -327,33 +229,6 @@ def bars_on(
     _limit(axes, y, PLAIN)
 
 
-def bars(
-    groups: Sequence[str],
-    series: Mapping[str, Values],
-    y: Axis = PLAIN,
-    *,
-    title: str = '',
-    width: float = 10.0,
-    height: float | None = None,
-) -> Figure:
-    """Draws horizontal bars: one group per thing, one bar in it per series.
-
-    Args:
-      groups: names of the things.
-      series: {name: one value per group}.
-      y: the axis of the values.
-      title: a line above the chart.
-      width: width of the figure in inches.
-      height: height in inches; by default what the bars need.
-    """
-    needed = 1.4 + len(groups) * max(0.34, 0.2 * len(series))
-
-    def draw(axes):
-        bars_on(axes, groups, series, y, title=title)
-
-    return panels([draw], width=width, height=height or needed)
-
-
 def matrix_on(
     axes: Axes,
     values: np.ndarray,
@@ -363,7 +238,16 @@ def matrix_on(
     form: str = '{:.1f}',
     title: str = '',
 ) -> None:
-    """Draws a coloured table on given axes; see ``matrix``."""
+    """Draws a table whose cells are darker the larger their number.
+
+    Args:
+      axes: where to draw.
+      values: (R, C) numbers.
+      rows: R names.
+      columns: C names.
+      form: how a number is written.
+      title: a line above the table.
+    """
     values = np.asarray(values, float)
     finite = np.isfinite(values)
     low = values[finite].min() if finite.any() else 0.0
@@ -391,34 +275,6 @@ def matrix_on(
         axes.set_title(title)
 
 
-def matrix(
-    values: np.ndarray,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    *,
-    form: str = '{:.1f}',
-    title: str = '',
-    width: float = 10.0,
-    height: float | None = None,
-) -> Figure:
-    """Draws a table whose cells are darker the larger their number.
-
-    Args:
-      values: (R, C) numbers.
-      rows: R names.
-      columns: C names.
-      form: how a number is written.
-      title: a line above the table.
-      width: width of the figure in inches.
-      height: height in inches; by default what the rows need.
-    """
-
-    def draw(axes):
-        matrix_on(axes, values, rows, columns, form=form, title=title)
-
-    return panels([draw], width=width, height=height or 1.3 + 0.42 * len(rows))
-
-
 def surface_on(
     axes: Axes,
     values: np.ndarray,
@@ -429,7 +285,7 @@ def surface_on(
     regions: bool = False,
     title: str = '',
 ) -> None:
-    """Draws a function of two variables on given axes.
+    """Draws a function of two variables.
 
     Args:
       axes: where to draw.
