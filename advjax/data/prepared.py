@@ -91,16 +91,17 @@ def open_set(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
         ) from error
 
 
-def image_and_label(name: str, info: Any) -> tuple[str, str]:
+def image_and_label(name: str, info: Any, *, one_size: bool = True) -> tuple[str, str]:
     """Returns the keys of the image and of the label in a set's examples.
 
     Args:
       name: for the error.
       info: the ``tfds.core.DatasetInfo`` of the set.
+      one_size: refuse a set with images of several sizes.
 
     Raises:
       ValueError: if it is no image classification set, or if its images are not
-        uint8 or not all of one size.
+        uint8 or, where they must be, not all of one size.
     """
     tfds = require('tensorflow_datasets')
     image_key, label_key = 'image', 'label'
@@ -123,11 +124,11 @@ def image_and_label(name: str, info: Any) -> tuple[str, str]:
             'name must be that of an image classification set (uint8 images '
             f'(H, W, C) with one class label each), got {name!r} with features {held}'
         )
-    if None in image.shape:
+    if one_size and None in image.shape:
         raise ValueError(
             f'name must be that of a set with images of one size, got {name!r} of '
             f'shape {image.shape}: it does not fit load, which holds a set in one '
-            'array; read it with tfds.data_source and resize on the way'
+            'array; read it with data.stream and a transform that resizes'
         )
     return image_key, label_key
 
@@ -221,7 +222,7 @@ def decode(
         progress = tqdm.tqdm(
             total=len(source), desc=f'decoding {name} {split}', disable=None
         )
-        with progress, _without_advice():
+        with progress, without_advice():
             for start in range(0, len(source), _READ_AT_ONCE):
                 stop = min(start + _READ_AT_ONCE, len(source))
                 examples = source.__getitems__(list(range(start, stop)))
@@ -244,7 +245,7 @@ def decode(
 
 
 @contextlib.contextmanager
-def _without_advice() -> Iterator[None]:
+def without_advice() -> Iterator[None]:
     """Spares the user the decoder's advice to install another decoder."""
     from absl import logging
 
