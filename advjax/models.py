@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from advjax.types import Array, Key, LogitsFn, Params, State
+from advjax.types import Array, HostArray, Key, LogitsFn, Params, State
 
 
 class Model(NamedTuple):
@@ -30,11 +30,15 @@ class Model(NamedTuple):
         as keyword arguments, and without one the network answers as it is used.
       features: ``(params, state, x) -> (B, F)``, the representation that the last
         layer reads, in eval mode; None where a network does not say.
+      published: ``{name: array} -> (params, state)``, from the names and layouts of
+        weights that others have published for the network, which
+        ``zoo.load_published`` reads from files; None where there are none.
     """
 
     init: Callable[[Key], tuple[Params, State]]
     apply: Callable[..., tuple[Array, State]]
     features: Callable[[Params, State, Array], Array] | None = None
+    published: Callable[[Mapping[str, HostArray]], tuple[Params, State]] | None = None
 
 
 @functools.cache
@@ -83,6 +87,24 @@ def features_fn(model: Model, params: Params, state: State | None = None) -> Log
             f'Model._replace(features=...), got {model}'
         )
     return jax.tree_util.Partial(model.features, params, {} if state is None else state)
+
+
+@functools.cache
+def rematerialised(model: Model) -> Model:
+    """The model, recomputed where a gradient needs what happened inside it.
+
+    A gradient through a search (differentiating through an attack, unrolled updates)
+    then keeps one array of images per step instead of all activations, for one more
+    forward pass each: ``jax.checkpoint`` around every pass.
+    """
+
+    def apply(params, state, x, train=False, key=None, **view):
+        def run(params, state, x, key):
+            return model.apply(params, state, x, train=train, key=key, **view)
+
+        return jax.checkpoint(run)(params, state, x, key)
+
+    return model._replace(apply=apply)
 
 
 def from_function(init: Callable[[Key], Params], apply: Callable[..., Array]) -> Model:

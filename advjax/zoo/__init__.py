@@ -8,19 +8,48 @@ from advjax.zoo.autoencoder import sparse_autoencoder
 from advjax.zoo.cnn import fast_mnist, load_fast_mnist, madry_mnist
 from advjax.zoo.dense import maxout, mlp
 from advjax.zoo.linear import logistic, softmax_regression
+from advjax.zoo.published import load_published
 from advjax.zoo.rbf import rbf
+from advjax.zoo.residual import CIFAR10_MEAN, CIFAR10_STD
+from advjax.zoo.resnet import preact_resnet18, resnet18, resnet50
+from advjax.zoo.robustbench import robustbench
 from advjax.zoo.split_norm import SplitBatchNorm, split_norm_cnn
+from advjax.zoo.vgg import vgg11, vgg16
+from advjax.zoo.vit import SplitLayerNorm, vit_small
+from advjax.zoo.weight_files import read_state_dict
+from advjax.zoo.wide_resnet import (
+    wide_resnet,
+    wide_resnet_28_10,
+    wide_resnet_34_10,
+    wide_resnet_70_16,
+)
 
 __all__ = [
+    'CIFAR10_MEAN',
+    'CIFAR10_STD',
     'SplitBatchNorm',
+    'SplitLayerNorm',
     'fast_mnist',
     'load_fast_mnist',
+    'load_published',
     'logistic',
     'madry_mnist',
     'maxout',
     'mlp',
+    'preact_resnet18',
     'rbf',
+    'read_state_dict',
+    'resnet18',
+    'resnet50',
+    'robustbench',
     'softmax_regression',
     'sparse_autoencoder',
     'split_norm_cnn',
+    'vgg11',
+    'vgg16',
+    'vit_small',
+    'wide_resnet',
+    'wide_resnet_28_10',
+    'wide_resnet_34_10',
+    'wide_resnet_70_16',
 ]

@@ -80,18 +80,19 @@ def _torch_uniform(fan_in: int):
 
 
 class _FastMnist(nnx.Module):
-    def __init__(self, shape, num_classes, rngs):
+    def __init__(self, shape, num_classes, scale, rngs):
         height, width, channels = shape
-        size = (height // 4) * (width // 4) * 32
+        one, two, full = (max(1, int(n * scale)) for n in (16, 32, 100))
+        size = (height // 4) * (width // 4) * two
 
         def conv(a, b):
             options = _torch_uniform(16 * a)
             return _Conv(a, b, (4, 4), strides=2, padding=1, rngs=rngs, **options)
 
-        self.conv1 = conv(channels, 16)
-        self.conv2 = conv(16, 32)
-        self.full = nnx.Linear(size, 100, rngs=rngs, **_torch_uniform(size))
-        self.out = nnx.Linear(100, num_classes, rngs=rngs, **_torch_uniform(100))
+        self.conv1 = conv(channels, one)
+        self.conv2 = conv(one, two)
+        self.full = nnx.Linear(size, full, rngs=rngs, **_torch_uniform(size))
+        self.out = nnx.Linear(full, num_classes, rngs=rngs, **_torch_uniform(full))
 
     def features(self, x):
         x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
@@ -103,7 +104,7 @@ class _FastMnist(nnx.Module):
 
 @functools.cache
 def fast_mnist(
-    shape: tuple[int, ...] = (28, 28, 1), num_classes: int = 10
+    shape: tuple[int, ...] = (28, 28, 1), num_classes: int = 10, scale: float = 1.0
 ) -> models.Model:
     """The MNIST network of "Fast is better than free".
 
@@ -114,11 +115,12 @@ def fast_mnist(
     Args:
       shape: (H, W, C) of one image.
       num_classes: K.
+      scale: factor of all widths.
 
     Reference: Wong, Rice and Kolter 2020, arXiv 2001.03994, and its MNIST code.
     """
     _check(shape, 4)
-    return models.from_nnx(functools.partial(_FastMnist, shape, num_classes))
+    return models.from_nnx(functools.partial(_FastMnist, shape, num_classes, scale))
 
 
 def load_fast_mnist(path: str | Path) -> Params:

@@ -7,6 +7,7 @@ all other weights are shared. Branch 0 is the main one, the network as it is use
 
 import functools
 import operator
+from typing import Any
 
 from flax import nnx
 
@@ -26,6 +27,8 @@ class SplitBatchNorm(nnx.Module):
       branches: how many, at least 1.
       momentum: what the running statistics keep at every step.
       epsilon: added to the variance.
+      dtype: of the result, float32 by default. Whatever it is, statistics are computed
+        in float32.
       rngs: as in every nnx module.
 
     Raises:
@@ -41,10 +44,12 @@ class SplitBatchNorm(nnx.Module):
         *,
         momentum: float = 0.9,
         epsilon: float = 1e-5,
+        dtype: Any = None,
         rngs: nnx.Rngs,
     ):
         check_branches(branches)
         options = {'momentum': momentum, 'epsilon': epsilon, 'rngs': rngs}
+        self.dtype = dtype
         self.branches = nnx.List(
             nnx.BatchNorm(features, **options) for _ in range(branches)
         )
@@ -54,7 +59,9 @@ class SplitBatchNorm(nnx.Module):
         count = len(self.branches)
         if not 0 <= operator.index(branch) < count:
             raise ValueError(f'branch must be in 0..{count - 1}, got {branch}')
-        return self.branches[branch](x)
+        # nnx's own dtype would round the running statistics as well.
+        y = self.branches[branch](x)
+        return y if self.dtype is None else y.astype(self.dtype)
 
 
 def check_branches(branches: int) -> None:
