@@ -32,16 +32,35 @@ def _best_other(logits: Array, y: Array) -> Array:
 def cross_entropy(logits: Array, y: Array, target: Array | None = None) -> Array:
     r"""Cross entropy :math:`-\log p_y`; targeted: :math:`\log p_t`.
 
+    With soft labels, as label smoothing and CutMix make them, it is
+    :math:`-\sum_k y_k \log p_k`.
+
     Args:
       logits: (B, K).
-      y: (B,) labels.
+      y: (B,) labels, or (B, K) probabilities of the classes.
       target: (B,) classes to be reached, or None.
 
     Returns:
       (B,) nats.
     """
     log_p = jax.nn.log_softmax(_float32(logits))
-    return -_pick(log_p, y) if target is None else _pick(log_p, target)
+    if target is not None:
+        return _pick(log_p, target)
+    if y.ndim == 1:
+        return -_pick(log_p, y)
+    # A class that is out of the question on both sides counts nothing.
+    return -jnp.sum(jnp.where(y > 0, y * log_p, 0), axis=1)
+
+
+def hard(y: Array) -> Array:
+    """The labels (B,): those given, or the likeliest class of (B, K) probabilities."""
+    return y if y.ndim == 1 else jnp.argmax(y, axis=1)
+
+
+def probability(logits: Array, y: Array) -> Array:
+    """The probability (B,) of the label; of soft labels, what is expected of it."""
+    p = jax.nn.softmax(_float32(logits))
+    return _pick(p, y) if y.ndim == 1 else jnp.sum(y * p, axis=1)
 
 
 def margin(

@@ -125,6 +125,7 @@ def _minimum(name, build, kinds):
 
 CASES = [
     Case('fgsm', lambda b: attacks.fgsm(b), _LINF, steps=False),
+    Case('rand_fgsm', lambda b: attacks.rand_fgsm(b), _LINF, steps=False),
     *(
         Case(f'fgm {n}', lambda b: attacks.fgm(b), ball, steps=False)
         for n, ball in (('l2', _L2), ('l1', _L1), ('l0', _L0))

@@ -44,6 +44,7 @@ PARTS = {
     'unclipped',
     'uniform',
     'views',
+    'within',
     'worst_of',
 }
 

@@ -20,6 +20,7 @@ LINF, L2, L1, L0 = balls.linf(0.1), balls.l2(0.4), balls.l1(1.0), balls.l0(3)
 FIXED = {
     'fgm': (attacks.fgm, L2),
     'fgsm': (attacks.fgsm, LINF),
+    'rand_fgsm': (attacks.rand_fgsm, LINF),
     'bim': (lambda b: attacks.bim(b, 3), LINF),
     'pgd': (lambda b: attacks.pgd(b, 3), LINF),
     'pgd dlr': (lambda b: attacks.pgd(b, 3, loss=losses.dlr), L2),
@@ -78,7 +79,7 @@ OTHERS = {
     'constant', 'corner', 'diverse', 'ensemble', 'eot', 'fooling_images',
     'from_prediction', 'gaussian', 'momentum', 'normalised', 'perturb', 'rescaled',
     'scales', 'sparse', 'spatial', 'steepest', 'surrogate', 'translation', 'unclipped',
-    'uniform', 'universal', 'views',
+    'uniform', 'universal', 'views', 'within',
 }  # fmt: skip
 
 

@@ -1,12 +1,15 @@
 """Distillation: soft labels, temperatures, and the same seam as every method."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from advjax import attacks, data, linf, losses, models, training, zoo
+from advjax import attacks, data, keys, linf, losses, models, training, zoo
+from tests.test_models import NnxNet
 
 KEY = jax.random.key(0)
 SHAPE = (4, 5, 1)
@@ -35,29 +38,6 @@ def close(a, b, **tolerance):
     )
 
 
-def softmax(z):
-    e = np.exp(z - z.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
-
-
-def test_soft_cross_entropy_is_its_formula_and_hard_labels_are_a_case():
-    z = np.asarray(jax.random.normal(KEY, (5, 4)))
-    p = softmax(np.asarray(jax.random.normal(jax.random.key(1), (5, 4))))
-    expected = -(p * np.log(softmax(z))).sum(1)
-    np.testing.assert_allclose(
-        training.soft_cross_entropy(jnp.asarray(z), jnp.asarray(p)), expected, rtol=1e-5
-    )
-    y = jnp.array([0, 1, 2, 3, 1])
-    np.testing.assert_allclose(
-        training.soft_cross_entropy(jnp.asarray(z), jax.nn.one_hot(y, 4)),
-        losses.cross_entropy(jnp.asarray(z), y),
-        rtol=1e-6,
-    )
-    # A certain teacher and a student that has ruled the class out: no 0 * inf.
-    ruled_out = jnp.array([[0.0, -jnp.inf]])
-    assert training.soft_cross_entropy(ruled_out, jnp.array([[1.0, 0.0]])) == 0
-
-
 @pytest.mark.parametrize(('hard', 'inner'), [(0.0, None), (0.3, None), (0.3, 0.1)])
 def test_the_loss_and_its_gradient_are_those_of_the_equation(hard, inner):
     """In plain JAX from the paper: soft labels at T, the student at T."""
@@ -81,6 +61,150 @@ def test_the_loss_and_its_gradient_are_those_of_the_equation(hard, inner):
     value, gradient = jax.value_and_grad(expected)(state.params)
     np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)
     close(gradient_of(new, state), gradient)
+
+
+def inner_keys():
+    return keys.of_index(jax.random.split(jax.random.fold_in(KEY, 0))[0], jnp.arange(6))
+
+
+def clip_to_ball(x_adv, eps):
+    return jnp.clip(jnp.clip(x_adv, X - eps, X + eps), 0, 1)
+
+
+def divergence(z, answers, t=1.0):
+    p, q = jax.nn.softmax(answers / t), jax.nn.softmax(z / t)
+    return (p * jnp.log(p / q)).sum(1)
+
+
+@pytest.mark.parametrize(('temperature', 'alpha'), [(30.0, 1.0), (4.0, 0.3)])
+def test_ard_is_its_equation_and_its_attack(temperature, alpha):
+    """Plain JAX from the authors' code: labels at t = 1, attack included."""
+    state = start()
+    method = training.adversarially_robust_distillation(
+        TEACHER, 0.1, temperature, alpha, steps=3
+    )
+    f = models.logits_fn(MODEL, state.params)
+    x_adv = linf(0.1).sample(keys.fold(inner_keys(), 0), X)
+    for _ in range(3):
+
+        def ce(x):
+            return -jax.nn.log_softmax(f(x))[jnp.arange(6), Y].sum()
+
+        step = 0.1 * 2.5 / 3 * jnp.sign(jax.grad(ce)(x_adv))
+        x_adv = clip_to_ball(x_adv + step, 0.1)
+
+    def expected(params):
+        f = models.logits_fn(MODEL, params)
+        soft = temperature**2 * divergence(f(x_adv), TEACHER(X), temperature)
+        hard = -jax.nn.log_softmax(f(X))[jnp.arange(6), Y]
+        return (alpha * soft + (1 - alpha) * hard).mean()
+
+    new, metrics = STEP(method, state, BATCH, KEY)
+    value, gradient = jax.value_and_grad(expected)(state.params)
+    np.testing.assert_allclose(metrics['loss'], value, rtol=1e-4)
+    close(gradient_of(new, state), gradient, atol=1e-4)
+
+
+def test_rslad_is_its_equation_and_its_attack():
+    """Plain JAX from the authors' code: the teacher's answers in both problems."""
+    state = start()
+    f = models.logits_fn(MODEL, state.params)
+    each = keys.fold(inner_keys(), 0)
+    noise = keys.draw(lambda k: jax.random.normal(k, SHAPE), each)
+    x_adv = clip_to_ball(X + 0.001 * noise, 0.1)
+    for _ in range(2):
+        gradient = jax.grad(lambda x: divergence(f(x), TEACHER(X)).sum())(x_adv)
+        x_adv = clip_to_ball(x_adv + 0.1 * 2.5 / 2 * jnp.sign(gradient), 0.1)
+
+    def expected(params):
+        f = models.logits_fn(MODEL, params)
+        adversarial = divergence(f(x_adv), TEACHER(X))
+        return (5 / 6 * adversarial + 1 / 6 * divergence(f(X), TEACHER(X))).mean()
+
+    method = training.rslad(TEACHER, 0.1, steps=2)
+    new, metrics = STEP(method, state, BATCH, KEY)
+    value, gradient = jax.value_and_grad(expected)(state.params)
+    np.testing.assert_allclose(metrics['loss'], value, rtol=1e-4)
+    close(gradient_of(new, state), gradient)
+    # No label anywhere.
+    other = {**BATCH, 'label': (Y + 1) % 3}
+    close(STEP(method, state, other, KEY)[0].params, new.params, atol=0)
+
+
+def test_robust_distillation_reduces_to_what_it_is_made_of():
+    def params(method):
+        return STEP(method, start(), BATCH, KEY)[0].params
+
+    ard, rslad = training.adversarially_robust_distillation, training.rslad
+    close(params(ard(TEACHER, 0.2, alpha=0.0)), params(training.standard()), atol=1e-7)
+    defensive = params(training.distillation(TEACHER, 1.0))
+    # Divergence and cross entropy differ by a constant.
+    close(params(ard(TEACHER, 0.0, temperature=1.0)), defensive, atol=1e-6)
+    close(params(rslad(TEACHER, 0.0)), defensive, atol=1e-6)
+    close(params(rslad(TEACHER, 0.3, alpha=0.0)), defensive, atol=1e-6)
+    attacked = attacks.pgd(0.2, 10, keep_best=False)
+    on_attacked = params(training.distillation(TEACHER, 1.0, inner=attacked))
+    close(params(ard(TEACHER, 0.2, temperature=1.0)), on_attacked, atol=1e-6)
+    # A student that answers like its teacher has nothing to learn.
+    student = models.logits_fn(MODEL, start().params)
+    close(params(rslad(student, 0.0)), start().params, atol=1e-6)
+
+
+def test_temperature_and_weight_are_leaves():
+    before = STEP._cache_size()
+    for t, alpha in ((2.0, 0.1), (30.0, 1.0)):
+        method = training.adversarially_robust_distillation(TEACHER, 0.1, t, alpha, 2)
+        STEP(method, start(), BATCH, KEY)
+    assert STEP._cache_size() <= before + 1
+
+    def one(alpha):
+        method = training.rslad(TEACHER, 0.1, steps=1)
+        method = method.replace(outer=method.outer.replace(alpha=alpha))
+        return training.step(method, start(), BATCH, KEY)[0].params
+
+    many = jax.jit(jax.vmap(one))(jnp.array([0.0, 0.5]))
+    for i, alpha in enumerate((0.0, 0.5)):
+        close(jax.tree.map(lambda a, i=i: a[i], many), one(jnp.float32(alpha)))
+
+
+def test_soft_labels_and_batch_normalisation_in_distillation():
+    """Both kinds of images count in the statistics, the attacked ones first."""
+    model = models.from_nnx(functools.partial(NnxNet, rate=0.0))
+    x = X[:, :, :4]
+    batch = {'image': x, 'label': Y}
+    state = training.create(model, SGD, KEY)
+    teacher = models.logits_fn(model, *model.init(jax.random.key(3)))
+    method = training.adversarially_robust_distillation(teacher, 0.1, 3.0, 0.5, 2)
+
+    def brighter(logits_fn, key, x, y):
+        return x + 1
+
+    new, _ = STEP(training.method(brighter, method.outer), state, batch, KEY)
+    _, stats = model.apply(state.params, state.model_state, x + 1, train=True)
+    _, stats = model.apply(state.params, stats, x, train=True)
+    close(new.model_state, stats)
+    hard, _ = STEP(method, state, batch, KEY)
+    soft, _ = STEP(method, state, {**batch, 'label': jax.nn.one_hot(Y, 3)}, KEY)
+    close(hard.params, soft.params, atol=1e-6)
+
+
+def test_only_what_is_asked_for_passes_the_network():
+    """One pass in defensive distillation, two in the robust ones."""
+    asked = []
+
+    def forward(state, x):
+        asked.append(x)
+        return jnp.zeros((6, 3)), state
+
+    for method, count in (
+        (training.distillation(TEACHER), 1),
+        (training.adversarially_robust_distillation(TEACHER, 0.1), 2),
+        (training.rslad(TEACHER, 0.1), 2),
+    ):
+        asked.clear()
+        method.outer(forward, {}, X, X + 1, Y)
+        assert len(asked) == count
+        np.testing.assert_array_equal(asked[0], X + 1)
 
 
 def test_a_teacher_at_a_temperature_divides_its_logits():
@@ -189,6 +313,17 @@ def test_distilled_by_the_loop_it_answers_at_temperature_one_and_saturates():
         (lambda: training.distillation(TEACHER, float('inf')), 'finite, got inf'),
         (lambda: training.distillation(TEACHER, hard=1.5), r'hard must lie in \[0, 1'),
         (lambda: training.distillation('net'), 'expected a callable'),
+        (
+            lambda: training.adversarially_robust_distillation(TEACHER, 0.1, 0.0),
+            'temperature must be positive',
+        ),
+        (
+            lambda: training.adversarially_robust_distillation(TEACHER, 0.1, alpha=2),
+            r'alpha must lie in \[0, 1\], got 2',
+        ),
+        (lambda: training.rslad(TEACHER, 0.1, alpha=-1.0), r'alpha must .* -1.0'),
+        (lambda: training.rslad(TEACHER, 0.1, steps=0), 'steps must be an integer'),
+        (lambda: training.rslad('net', 0.1), 'expected a callable'),
     ],
 )
 def test_bad_arguments_are_named(make, words):

@@ -270,7 +270,7 @@ def test_progress_bar_shows_held_out_accuracy(capsys):
     [
         ({'epochs': 0}, 'epochs must be an integer >= 1, got 0'),
         ({'batch_size': 1.5}, 'batch_size must be an integer >= 1, got 1.5'),
-        ({'on_failure': 'panic'}, "'rollback' or 'restart', got 'panic'"),
+        ({'on_failure': 'panic'}, "'restart' or 'continue', got 'panic'"),
         ({'max_restarts': -1}, 'max_restarts must be'),
     ],
 )

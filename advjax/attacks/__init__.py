@@ -39,6 +39,7 @@ from advjax.attacks.named import (
     pgd,
     pgd_l0,
     pgd_l1,
+    rand_fgsm,
     vmi_fgsm,
 )
 from advjax.attacks.quantised import quantised
@@ -55,6 +56,7 @@ from advjax.attacks.starts import (
     steepest,
     unclipped,
     uniform,
+    within,
 )
 from advjax.attacks.surrogate import Surrogate, surrogate
 from advjax.attacks.threat import Capability, ThreatModel
@@ -118,6 +120,7 @@ __all__ = [
     'pgd_l0',
     'pgd_l1',
     'quantised',
+    'rand_fgsm',
     'random_search',
     'rescaled',
     'restarts',
@@ -135,5 +138,6 @@ __all__ = [
     'universal',
     'views',
     'vmi_fgsm',
+    'within',
     'worst_of',
 ]

@@ -36,6 +36,7 @@ from advjax.attacks.named import (
     pgd,
     pgd_l0,
     pgd_l1,
+    rand_fgsm,
     vmi_fgsm,
 )
 from advjax.attacks.random_search import random_search
@@ -111,6 +112,7 @@ _WHITE: Knowledge = 'white box'
 _ENTRIES = (
     Entry('fgsm', fgsm, ('linf',), _FIXED, _WHITE, 'Goodfellow 2015, 1412.6572'),
     Entry('fgm', fgm, _ALL, _FIXED, _WHITE, 'Goodfellow 2015, 1412.6572'),
+    Entry('rand_fgsm', rand_fgsm, ('linf',), _FIXED, _WHITE, 'Tramer 2018, 1705.07204'),
     Entry('bim', bim, _ALL, _FIXED, _WHITE, 'Kurakin 2017, 1607.02533'),
     Entry('pgd', pgd, _ALL, _FIXED, _WHITE, 'Madry 2018, 1706.06083'),
     Entry('pgd_l1', pgd_l1, ('l1',), _FIXED, _WHITE, 'Tramer 2019, 1904.13000'),

@@ -2,7 +2,11 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from advjax.balls import Ball, as_ball, kind
+from advjax.types import Array
 
 
 def check_ball(ball: Any, name: str, kinds: tuple[str, ...]) -> Ball:
@@ -37,6 +41,38 @@ def check_positive(name: str, value: Any) -> float:
     if not (isinstance(value, int | float) and value > 0):
         raise ValueError(f'{name} must be a number > 0, got {value!r}')
     return value
+
+
+def check_weight(name: str, value: Any) -> Array:
+    """Validates the weight of a term of a loss; one that is traced is let through.
+
+    Raises:
+      ValueError: if it is no finite number of at least 0.
+    """
+    if not isinstance(value, jax.core.Tracer):
+        try:
+            allowed = 0 <= float(value) < float('inf')
+        except (TypeError, ValueError):
+            allowed = False
+        if not allowed:
+            raise ValueError(f'{name} must be a finite number >= 0, got {value!r}')
+    return jnp.asarray(value, jnp.float32)
+
+
+def check_fraction(name: str, value: Any) -> Array:
+    """Validates a share of a whole; one that is traced is let through.
+
+    Raises:
+      ValueError: if it is no number in [0, 1].
+    """
+    if not isinstance(value, jax.core.Tracer):
+        try:
+            allowed = 0 <= float(value) <= 1
+        except (TypeError, ValueError):
+            allowed = False
+        if not allowed:
+            raise ValueError(f'{name} must lie in [0, 1], got {value!r}')
+    return jnp.asarray(value, jnp.float32)
 
 
 def check_loss(loss: Any) -> Any:

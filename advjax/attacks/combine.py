@@ -291,31 +291,40 @@ def worst_of(attacks: Sequence[Attack] | Mapping[str, Attack]) -> WorstOf:
 
 @dataclass
 class FromPrediction:
-    """Attacks what the model says now instead of the label; see ``from_prediction``."""
+    """Attacks what a model says instead of the label; see ``from_prediction``."""
 
     attack: Any
+    of: Any = None
 
     @property
     def calls(self) -> int | None:
-        """Model calls per example: the attack's, and one for the prediction."""
+        """Model calls per example: the attack's, and one for its own prediction."""
         calls = _calls(self.attack)
-        return None if calls is None else calls + 1
+        return None if calls is None else calls + (self.of is None)
 
     def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
         """Attacks ``logits_fn`` at ``x``; ``y`` is not looked at."""
         del y
-        return self.attack(logits_fn, key, x, logits_fn(x))
+        said = logits_fn if self.of is None else self.of
+        return self.attack(logits_fn, key, x, said(x))
 
 
-def from_prediction(attack: Attack) -> FromPrediction:
+def from_prediction(attack: Attack, of: LogitsFn | None = None) -> FromPrediction:
     """Gives ``attack`` the clean logits (B, K) where it expects labels.
 
     With ``loss=losses.kl`` this is the inner maximum of TRADES and of virtual
-    adversarial training. The attack must not keep the best iterate: without a
-    label there is no margin to rank by.
+    adversarial training, and with the logits of a teacher that of RSLAD. The attack
+    must not keep the best iterate: without a label there is no margin to rank by.
+
+    Args:
+      attack: any attack with a loss of (logits, logits).
+      of: the model whose logits they are; the one under attack by default.
+
+    Raises:
+      ValueError: if the attack keeps the best iterate.
     """
     if getattr(attack, 'keep_best', False):
         raise ValueError(
             'attack must have keep_best=False: there is no label to rank by'
         )
-    return FromPrediction(attack=as_pytree(attack))
+    return FromPrediction(as_pytree(attack), None if of is None else as_pytree(of))

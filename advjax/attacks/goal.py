@@ -69,7 +69,8 @@ class Goal(NamedTuple):
     def rank(self, logits: Array) -> Array:
         """How adversarial these logits are, (B,); NaN is no answer, hence wrong."""
         reach = None if isinstance(self.target, Aim) else self.target
-        margin = losses.margin(logits, self.y, reach)
+        # Of soft labels it is the likeliest class that an attack has to beat.
+        margin = losses.margin(logits, losses.hard(self.y), reach)
         return jnp.where(jnp.isnan(logits).any(axis=1), jnp.inf, margin)
 
 

@@ -2,6 +2,7 @@
 
 name       direction                       step size       start
 FGSM       steepest                        eps, one step   clean
+R+FGSM     steepest                        half of eps     corner
 BIM        steepest                        eps / steps     clean
 PGD        steepest                        2.5 eps/steps   uniform
 MI-FGSM    momentum, then steepest         eps / steps     clean
@@ -22,7 +23,16 @@ from advjax import losses
 from advjax.attacks.ascent import Ascent
 from advjax.attacks.checks import check_ball, check_count, check_positive
 from advjax.attacks.gradients import VarianceTuned
-from advjax.attacks.starts import Schedule, Start, constant, normalised, sparse, uniform
+from advjax.attacks.starts import (
+    Schedule,
+    Start,
+    constant,
+    corner,
+    normalised,
+    sparse,
+    uniform,
+    within,
+)
 from advjax.attacks.transforms import adam, momentum
 from advjax.balls import Ball, as_ball, kind
 from advjax.types import Array, Loss
@@ -81,6 +91,32 @@ def fgsm(ball: Ball | float, loss: Loss = losses.cross_entropy) -> Ascent:
     if kind(ball) != 'linf':
         raise ValueError(f'fgsm is defined on linf balls, got {ball}: use fgm')
     return fgm(ball, loss)
+
+
+def rand_fgsm(
+    ball: Ball | float, share: float = 0.5, loss: Loss = losses.cross_entropy
+) -> Ascent:
+    r"""FGSM after a random step, which leaves a curved loss at the image behind.
+
+    .. math:: x' = x + \alpha\,\mathrm{sign}(N(0, I)), \qquad
+        x_{adv} = x' + (\epsilon - \alpha)\,\mathrm{sign}(\nabla_{x'} L(x', y))
+
+    Args:
+      ball: an Linf ball, or a number as its radius.
+      share: alpha / eps, in [0, 1]; 0 is FGSM.
+      loss: what to maximise.
+
+    Raises:
+      ValueError: if the ball is not an Linf ball, or the share out of range.
+
+    Reference: Tramer et al. 2018, arXiv 1705.07204 (RAND+FGSM). As in the
+    authors' code both points are clipped to the pixel range.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f'share must lie in [0, 1], got {share!r}')
+    ball = check_ball(ball, 'rand_fgsm', ('linf',))
+    start = within(corner, float(share))
+    return _ascent(ball, 1, 1 - share, loss=loss, start=start)
 
 
 def bim(

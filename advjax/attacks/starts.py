@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from advjax import keys, rows
-from advjax.balls import Ball, confine
+from advjax.balls import Ball, confine, with_eps
 from advjax.types import Array, Key
 
 Start = Callable[[Ball, Key, Array], Array]
@@ -51,6 +51,16 @@ def corner(ball: Ball, key: Key, x0: Array) -> Array:
     signs = keys.draw(draw, keys.per_example(key, x0.shape[0]))
     eps = rows.wide(jnp.asarray(ball.eps, x0.dtype), x0)
     return ball.project(x0 + eps * signs, x0)
+
+
+@functools.cache
+def within(start: Start, share: float) -> Start:
+    """A start within a smaller ball, of ``share`` of the radius."""
+
+    def inner(ball: Ball, key: Key, x0: Array) -> Array:
+        return start(with_eps(ball, share * ball.eps), key, x0)
+
+    return inner
 
 
 def gaussian(ball: Ball, key: Key, x0: Array) -> Array:

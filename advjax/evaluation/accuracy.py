@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import balls, keys
+from advjax import balls, keys, sharding
 from advjax.balls import Ball
 from advjax.evaluation.inputs import check, threat_model
 from advjax.evaluation.progress_file import ProgressFile
@@ -193,7 +193,7 @@ def evaluate(
       OtherEvaluationError: if ``folder`` holds an evaluation of something else.
     """
     named = as_attacks(attacks)
-    model: Any = as_pytree(logits_fn)
+    model: Any = sharding.on_local_devices(as_pytree(logits_fn))
     ball = threat_model(named, ball)
     x, y, _ = check(model, x, y, [ball, *balls.of(named)])
     which = index_of(ids, len(x))
@@ -230,8 +230,10 @@ def evaluate(
             for index, real in padded(waiting, batch_size):
                 bar.at(at_bar, name, robust=f'{record.robust.mean():.1%}')
                 searched = balls.take(attack, index, len(x))
-                at = key_of(key, name, which[index])
-                found, calls = _attack(searched, model, at, x[index], y[index])
+                searched = sharding.on_local_devices(searched)
+                rows = key_of(key, name, which[index]), x[index], y[index]
+                rows = sharding.beside(model, rows)
+                found, calls = _attack(searched, model, *rows)
                 found, calls = np.asarray(found), np.asarray(calls)
                 _check_result(name, found, x[index])
                 claimed = balls.take(ball, index, len(x))

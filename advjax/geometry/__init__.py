@@ -30,6 +30,7 @@ from advjax.geometry.linearity import (
     cosine,
     gradient_alignment,
     linearisation,
+    tangent_error,
 )
 from advjax.geometry.separators import (
     HullGap,
@@ -68,6 +69,7 @@ __all__ = [
     'signed_distance',
     'spheres',
     'strength',
+    'tangent_error',
     'taxonomy',
     'tilt',
 ]

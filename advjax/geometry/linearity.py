@@ -71,6 +71,34 @@ def _value_and_gradient(objective: Objective, x: Array) -> tuple[Array, Array]:
     return values, gradient
 
 
+def tangent_error(objective: Objective, x: Array) -> Objective:
+    r"""How far the tangent plane at x is off, as a function of the point.
+
+    .. math:: g(\delta; x) =
+        \big| L(x + \delta) - L(x) - \langle \delta, \nabla L(x) \rangle \big|
+
+    Its gradient at x itself is zero: a search for its maximum starts elsewhere. It
+    costs one gradient of L at x, taken once.
+
+    Args:
+      objective: L, (B, ...) -> (B,).
+      x: (B, ...) where the plane touches.
+
+    Returns:
+      The function x + delta -> g, (B, ...) -> (B,), in units of L.
+
+    Reference: Qin et al. 2019, arXiv 1907.02610, what equation 5 maximises.
+    """
+    value, gradient = _value_and_gradient(objective, x)
+    return lambda z: _error(objective, value, gradient, x, z)
+
+
+def _error(
+    objective: Objective, value: Array, gradient: Array, x: Array, z: Array
+) -> Array:
+    return jnp.abs(objective(z) - value - total(gradient * (z - x)))
+
+
 def cosine(first: Array, second: Array) -> Array:
     r"""Cosine of the angle between two arrays of each example, (B,).
 
@@ -78,8 +106,10 @@ def cosine(first: Array, second: Array) -> Array:
     """
 
     def unit(a):
-        # Scaled first, so that the square of a tiny gradient does not vanish.
+        # Scaled first, so that the square of a tiny gradient does not vanish. The
+        # cosine does not depend on the scale, so neither does its gradient.
         scale = jnp.max(jnp.abs(a), axis=tuple(range(1, a.ndim)), keepdims=True)
+        scale = jax.lax.stop_gradient(scale)
         a = a / jnp.where(scale > 0, scale, 1)
         return a, total(jnp.square(a))
 
@@ -195,7 +225,7 @@ def linearisation(
     value, gradient = _value_and_gradient(objective, x)
 
     def error(z):
-        return jnp.abs(objective(z) - value - total(gradient * (z - x)))
+        return _error(objective, value, gradient, x, z)
 
     def add(carry, i):
         summed, largest = carry

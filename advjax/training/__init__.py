@@ -6,12 +6,18 @@ fit = training.fit(method, model, optax.adam(1e-3), train, held_out, key, epochs
 """
 
 from advjax.training.advprop import (
+    Augmented,
     EachBranch,
+    RandomTarget,
     advprop,
+    augmented,
     clean_and_branches,
     joint,
+    random_target,
     together,
 )
+from advjax.training.averaging import Ema, Swa, ema, swa
+from advjax.training.awp import WeightPerturbation, awp
 from advjax.training.diagnosis import (
     catastrophic_overfitting,
     collapse,
@@ -20,11 +26,31 @@ from advjax.training.diagnosis import (
 from advjax.training.distillation import (
     AtTemperature,
     Distilled,
+    adversarially_robust_distillation,
     at_temperature,
     distillation,
-    soft_cross_entropy,
+    rslad,
+)
+from advjax.training.ensemble import OneOf, OwnLabels, ensemble_at
+from advjax.training.free import Free, free
+from advjax.training.gaussian import GaussianNoise, gaussian_augmentation
+from advjax.training.grad_align import (
+    Aligned,
+    WithRandomPoint,
+    grad_align,
+    published_coefficient,
+)
+from advjax.training.local_linearity import LeastLinear, Linearised, llr
+from advjax.training.logit_pairing import (
+    AdversarialPairs,
+    CleanPairs,
+    SmallLogits,
+    adversarial_logit_pairing,
+    clean_logit_pairing,
+    logit_squeezing,
 )
 from advjax.training.loop import Fit, NonFiniteLossError, fit, restore
+from advjax.training.mart import Mart, boosted_cross_entropy, mart
 from advjax.training.methods import (
     Method,
     Mixed,
@@ -37,53 +63,114 @@ from advjax.training.methods import (
     noise,
     on_adversarial,
     pgd_at,
+    scaled,
     standard,
     trades,
     unperturbed,
     with_own_loss,
 )
-from advjax.training.schedules import triangular
+from advjax.training.preemption import Preempted
+from advjax.training.schedules import piecewise, scheduled, triangular
+from advjax.training.smoothing import WithSmoothLabels, smooth_labels
+from advjax.training.spatial import spatial_at
 from advjax.training.step import TrainState, create, step
-from advjax.training.weights import l1_decay, layer_decay, max_column_norm
+from advjax.training.virtual import (
+    Virtual,
+    VirtualAdversary,
+    virtual_adversarial,
+)
+from advjax.training.weights import (
+    is_kernel,
+    l1_decay,
+    layer_decay,
+    max_column_norm,
+    weight_decay,
+)
 
 __all__ = [
+    'AdversarialPairs',
+    'Aligned',
     'AtTemperature',
+    'Augmented',
+    'CleanPairs',
     'Distilled',
     'EachBranch',
+    'Ema',
     'Fit',
+    'Free',
+    'GaussianNoise',
+    'LeastLinear',
+    'Linearised',
+    'Mart',
     'Method',
     'Mixed',
     'NonFiniteLossError',
     'OnAdversarial',
+    'OneOf',
+    'OwnLabels',
+    'Preempted',
+    'RandomTarget',
+    'SmallLogits',
+    'Swa',
     'Trades',
     'TrainState',
+    'Virtual',
+    'VirtualAdversary',
+    'WeightPerturbation',
     'WithOwnLoss',
+    'WithRandomPoint',
+    'WithSmoothLabels',
+    'adversarial_logit_pairing',
+    'adversarially_robust_distillation',
     'advprop',
     'at_temperature',
+    'augmented',
+    'awp',
+    'boosted_cross_entropy',
     'catastrophic_overfitting',
     'clean_and_branches',
+    'clean_logit_pairing',
     'collapse',
     'create',
     'diagnose',
     'distillation',
+    'ema',
+    'ensemble_at',
     'fast',
     'fgsm_at',
     'fit',
+    'free',
+    'gaussian_augmentation',
+    'grad_align',
+    'is_kernel',
     'joint',
     'l1_decay',
     'layer_decay',
+    'llr',
+    'logit_squeezing',
+    'mart',
     'max_column_norm',
     'method',
     'noise',
     'on_adversarial',
     'pgd_at',
+    'piecewise',
+    'published_coefficient',
+    'random_target',
     'restore',
-    'soft_cross_entropy',
+    'rslad',
+    'scaled',
+    'scheduled',
+    'smooth_labels',
+    'spatial_at',
     'standard',
     'step',
+    'swa',
     'together',
     'trades',
     'triangular',
     'unperturbed',
+    'virtual_adversarial',
+    'weight_decay',
     'with_own_loss',
 ]

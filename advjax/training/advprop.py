@@ -12,12 +12,14 @@ A network takes part by answering ``branch=b`` (see ``models.Model``): one of
 ``zoo.split_norm_cnn``, or your own.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from advjax import attacks, keys, losses
-from advjax.balls import Ball, as_ball
+from advjax.balls import Ball, as_ball, stands_for_ball
 from advjax.training.methods import Method, method
 from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
 
@@ -37,6 +39,68 @@ class EachBranch:
             attack(_Through(logits_fn, b), keys.fold(each, b), x, y)
             for b, attack in enumerate(self.attacks, 1)
         )
+
+
+@dataclass
+class RandomTarget:
+    """An attack towards a random class; build it with ``random_target``."""
+
+    attack: Any
+
+    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
+        """Attacks ``logits_fn`` at ``x``, to be answered as drawn for each example."""
+        each = keys.per_example(key, x.shape[0])
+        classes = jax.eval_shape(logits_fn, x).shape[1]
+        drawn = keys.draw(
+            lambda k: jax.random.randint(k, (), 0, classes), keys.fold(each, 0)
+        )
+        return self.attack(logits_fn, keys.fold(each, 1), x, y, target=drawn)
+
+
+def random_target(attack: Attack) -> RandomTarget:
+    """Aims an attack at a class drawn for every example, as AdvProp's code does.
+
+    All classes are equally likely, the label too: with few classes a good part of the
+    images then becomes easier.
+
+    Args:
+      attack: an attack that takes ``target``.
+
+    Reference: Xie et al. 2020, arXiv 1911.09665, in its PyTorch implementation (1,000
+    classes).
+    """
+    return RandomTarget(as_pytree(attack))
+
+
+@dataclass
+class Augmented:
+    """Augmented images as a branch of AdvProp; build it with ``augmented``."""
+
+    augment: Any
+
+    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
+        """Changes each image by its own key; no model is asked."""
+        del logits_fn
+        images, labels = self.augment(keys.per_example(key, x.shape[0]), x, y)
+        if labels is not y:
+            raise ValueError(
+                'augment must leave the labels as they are, because all branches of '
+                'AdvProp share them: mix images before the training step'
+            )
+        return images
+
+
+def augmented(augment: Callable[..., Any]) -> Augmented:
+    """Makes an augmentation the "attack" of a branch of ``advprop``.
+
+    Args:
+      augment: ``(keys, x, y) -> (x, y)``, such as ``data.augment.rand_augment``
+        returns, one that leaves the labels as they are.
+
+    Raises:
+      ValueError: if it is no function, or (when called) changes labels.
+    """
+    return Augmented(as_pytree(augment))
 
 
 class _Through:
@@ -69,8 +133,7 @@ def together(forward, state, x, x_adv, y):
 
 def _pgd(inner: Any, steps: int, rate: float | None) -> Any:
     """The paper's attack in a ball; an attack stays as it is."""
-    is_ball = isinstance(inner, int | float) or hasattr(inner, 'steepest')
-    if not is_ball:
+    if not stands_for_ball(inner):
         return as_pytree(inner)
     rate = 1 / max(steps - 1, 1) if rate is None else rate
     return attacks.pgd(as_ball(inner), steps, rate, keep_best=False)
@@ -81,14 +144,22 @@ def advprop(
 ) -> Method:
     """AdvProp, with one auxiliary branch for every attack given.
 
+    A branch may as well be for images that are augmented and not attacked, which is
+    the paper's fine-grained AdvProp with AutoAugment:
+
+        advprop(4 / 255, augmented(data.augment.rand_augment(...)))
+
+    Gradient evaluations per step: those of the attacks (``steps`` for each ball), and
+    one of the outer loss for every branch and for the main one.
+
     The best epoch is chosen by clean accuracy through the main branch; the robust
     accuracy on held-out images is that of branch 1.
 
     Args:
       *inner: for branch 1, 2, ... a ball or radius of ``linf``, which stands for PGD
-        from a random start within it, or an attack. More than one is the paper's
-        fine-grained AdvProp. Its radius is 4/255, for the smallest networks 1/255 with
-        one step.
+        from a random start within it, or an attack (``random_target`` of one, as in
+        the reference implementation). More than one is the paper's fine-grained
+        AdvProp. Its radius is 4/255, for the smallest networks 1/255 with one step.
       steps: attack steps.
       rate: step size in radii; 1 / (steps - 1) by default, as in the paper, which
         takes eps + 1 steps of 1 on the scale of 0 to 255.
@@ -96,9 +167,10 @@ def advprop(
     Raises:
       ValueError: if there is no ball or attack, or one is neither.
 
-    Reference: Xie et al. 2020, arXiv 1911.09665, algorithm 1 and section 4.3. As in all
-    methods here the attack sees the model in eval mode: running statistics of its
-    branch.
+    Reference: Xie et al. 2020, arXiv 1911.09665, algorithm 1 and section 4.3: the
+    losses are added up (the PyTorch implementation takes their mean, as if at half the
+    learning rate). As there the attack sees the model in eval mode: running statistics
+    of its branch.
     """
     if not inner:
         raise ValueError('inner must hold at least one ball or attack, got none')
@@ -112,6 +184,9 @@ def joint(
     r"""Clean and adversarial images together in every batch, through one branch.
 
     .. math:: \min_\theta E[ J(\theta, x, y) + \max_{x' \in B(x)} J(\theta, x', y) ]
+
+    Gradient evaluations per step: those of the attack (``steps`` for a ball), and 2 of
+    the outer loss, in one pass.
 
     What AdvProp is compared with: batch normalisation sees the mixture. (``fgsm_at``
     has the same loss, but normalises its two halves apart.)

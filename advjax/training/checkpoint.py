@@ -11,12 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advjax import sharding
+
 
 class Checkpoints:
     """Numbered checkpoints of a pytree and a JSON record in a directory.
 
     A save is atomic: it appears under its number only when it is complete. Restoring
     takes the newest that can be read; a damaged one is set aside with a warning.
+
+    Several processes each make one over a directory that all of them see, and call
+    its methods together; process 0 writes.
     """
 
     def __init__(self, directory: str | Path, keep: int = 3):
@@ -56,6 +61,7 @@ class Checkpoints:
         for step in sorted(
             (c.step for c in self._checkpointer.checkpoints), reverse=True
         ):
+            tree = record = damage = None
             try:
                 stored = self._checkpointer.load_checkpointables(
                     step, {'tree': None, 'record': None}
@@ -67,7 +73,9 @@ class Checkpoints:
                 if _crc(tree) != sealed['crc']:
                     raise ValueError('an array does not match its checksum')
             except Exception as error:  # Any damage, whatever its type.
-                self._set_aside(step, error)
+                damage = error
+            if sharding.any_of(damage is not None):
+                self._set_aside(step, damage)
                 continue
             return self._like(tree, like, step), record
         return None
@@ -92,8 +100,8 @@ class Checkpoints:
             )
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
+    def _set_aside(self, step: int, error: Exception | None) -> None:
+        reason = (str(error or '').strip() or repr(error)).splitlines()[0][:200]
         warnings.warn(
             f'checkpoint {step} in {self._directory} cannot be read and is skipped: '
             f'{reason}',
@@ -101,10 +109,11 @@ class Checkpoints:
         )
         self._checkpointer.close()
         damaged = self._directory / str(step)
-        if damaged.exists():
+        if jax.process_index() == 0 and damaged.exists():
             aside = self._directory.parent / f'{self._directory.name}-damaged-{step}'
             shutil.rmtree(aside, ignore_errors=True)
             damaged.rename(aside)
+        sharding.any_of(True)  # No one looks again before it is gone.
         self._checkpointer = self._open()
 
     def close(self) -> None:

@@ -4,6 +4,8 @@ A checkpoint goes on only under what it was made with; each text names one thing
 could differ, so a refusal can say which.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +16,12 @@ from advjax.types import Params
 
 
 def of_optimizer(optimizer: optax.GradientTransformation, params: Params) -> str:
-    """What an optimizer does to a gradient of ones, for three updates.
+    """What an optimizer does to weights and gradients of ones, for three updates.
 
     Functions cannot be compared, their results can. A schedule that differs only
     later is not seen.
     """
-    ones = jax.tree.map(jnp.ones_like, params)
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), params)
 
     def updates(params: Params) -> list[Params]:
         state, made = optimizer.init(params), []
@@ -28,5 +30,16 @@ def of_optimizer(optimizer: optax.GradientTransformation, params: Params) -> str
             made.append(jax.tree.map(lambda u: jnp.sum(jnp.abs(u)), update))
         return made
 
-    sums = jax.device_get(jax.jit(updates)(params))
+    sums = jax.device_get(jax.jit(updates)(ones))
     return of_arrays(jax.tree.map(lambda value: np.float32(f'{value:.4e}'), sums))
+
+
+def of_augment(augment: Any, shape: tuple[int, ...]) -> str:
+    """What an augmentation does to four images of noise."""
+    if augment is None:
+        return 'none'
+    key = jax.random.key(0)
+    x = jax.random.uniform(key, (4, *shape))
+    y = jnp.zeros(4, jnp.int32)
+    changed = jax.device_get(jax.jit(augment)(jax.random.split(key, 4), x, y))
+    return of_arrays(jax.tree.map(lambda a: np.round(a, 3), changed))

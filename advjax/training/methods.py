@@ -11,10 +11,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
 from advjax import attacks, losses
+from advjax.attacks.checks import check_fraction
 from advjax.attacks.starts import Start
 from advjax.balls import Ball, as_ball
 from advjax.types import (
@@ -47,12 +49,37 @@ class Method:
         as (('branch', 1),): attacked in training and in the robust accuracy on
         held-out images. Such a network answers in its plain view, so it is that
         view's clean accuracy that the best epoch is chosen by.
+      on_weights: an adversary of the weights, ``(loss, params) -> params`` (see
+        ``awp``), or None.
+      plan: what changes in the course of training (see ``scheduled``).
     """
 
     inner: Any
     outer: Any
     train_mode: bool = struct.field(pytree_node=False, default=False)
     view: tuple[tuple[str, Any], ...] = struct.field(pytree_node=False, default=())
+    on_weights: Any = None
+    plan: tuple[tuple[str, Any], ...] = struct.field(pytree_node=False, default=())
+
+    @property
+    def replays(self) -> int:
+        """Updates in a row on every batch; more than one for ``free`` alone."""
+        return getattr(self.inner, 'replays', 1)
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether examples may have the label -1, which is none."""
+        outer = self.outer
+        while hasattr(outer, 'outer'):
+            outer = outer.outer
+        return getattr(outer, 'unlabelled', False)
+
+    def at(self, step: Array) -> 'Method':
+        """The method as its plan has it at a step."""
+        method = self
+        for name, factor in self.plan:
+            method = scaled(method, name, factor(step))
+        return method
 
     @property
     def adversarial(self) -> bool:
@@ -79,6 +106,18 @@ def method(
             f'view must not name {sorted(taken)}, which every model has, got {view}'
         )
     return Method(as_pytree(inner), as_pytree(outer), train_mode, pairs)
+
+
+def scaled(method: Any, name: str, factor: Array) -> Any:
+    """The method with every leaf of a name multiplied, such as 'eps' or 'beta'."""
+
+    def one(path, leaf):
+        last = path[-1] if path else None
+        if isinstance(last, jax.tree_util.GetAttrKey) and last.name == name:
+            return leaf * jnp.asarray(factor, leaf.dtype)
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(one, method)
 
 
 def unperturbed(logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
@@ -161,12 +200,6 @@ def with_own_loss(method: Method) -> Method:
     return dataclasses.replace(method, outer=WithOwnLoss(method.outer))
 
 
-def _fraction(name: str, value: float, least: float, most: float) -> Array:
-    if not least <= value <= most:
-        raise ValueError(f'{name} must lie in [{least:g}, {most:g}], got {value}')
-    return jnp.float32(value)
-
-
 def _outer(loss: Loss) -> Outer:
     return on_adversarial if loss is losses.cross_entropy else OnAdversarial(loss)
 
@@ -217,7 +250,7 @@ def fgsm_at(ball: Ball | float, alpha: float = 0.5) -> Method:
     Reference: Goodfellow et al. 2015, arXiv 1412.6572, section 6 (no clipping there:
     ``bounds=None``).
     """
-    return method(attacks.fgm(ball), Mixed(_fraction('alpha', alpha, 0, 1)))
+    return method(attacks.fgm(ball), Mixed(check_fraction('alpha', alpha)))
 
 
 def pgd_at(

@@ -1,6 +1,7 @@
 """One min-max step as a pure function; the caller owns jit, sharding, donation."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,10 @@ import optax
 from flax import struct
 
 from advjax import keys, models
+from advjax.losses import hard
 from advjax.models import Model
 from advjax.training.methods import Method
-from advjax.types import Array, Key, Params, State, dataclass
+from advjax.types import Array, Key, LogitsFn, Params, State, dataclass
 
 
 @dataclass
@@ -28,6 +30,9 @@ class TrainState:
         nothing changes any more, so the last good state is never lost.
       totals: sums over this epoch: 'loss', 'correct' (answers on the images that
         were trained on) and 'count'.
+      carried: what the adversary carries from batch to batch (``free``), or None.
+      mean: the averaged 'params' and 'model_state', or None without averaging.
+      averaging: from ``ema`` or ``swa``, or None.
       model: the network.
       optimizer: the optax optimizer.
     """
@@ -38,8 +43,18 @@ class TrainState:
     opt_state: Any
     failed_at: Array
     totals: dict[str, Array]
+    carried: Any
+    mean: Any
+    averaging: Any
     model: Model = struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = struct.field(pytree_node=False)
+
+    @property
+    def result(self) -> tuple[Params, State]:
+        """Parameters and statistics of the network as it is to be used."""
+        if self.mean is None:
+            return self.params, self.model_state
+        return self.mean['params'], self.mean['model_state']
 
 
 def no_totals() -> dict[str, Array]:
@@ -48,10 +63,38 @@ def no_totals() -> dict[str, Array]:
 
 
 def create(
-    model: Model, optimizer: optax.GradientTransformation, key: Key
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    key: Key,
+    *,
+    method: Method | None = None,
+    shape: tuple[int, ...] | None = None,
+    averaging: Any = None,
 ) -> TrainState:
-    """Initialises a network and its optimizer. Pure; may be jitted."""
+    """Initialises a network and its optimizer. Pure; may be jitted.
+
+    Args:
+      model: the network.
+      optimizer: any optax optimizer.
+      key: of the initial weights.
+      method: needed for one whose adversary carries something on (``free``).
+      shape: (B, ...) of a batch of images; needed for the same.
+      averaging: from ``ema`` or ``swa``, or None.
+
+    Raises:
+      ValueError: if the method carries something on and ``shape`` is missing.
+    """
     params, model_state = model.init(key)
+    carried = None
+    if method is not None and hasattr(method.inner, 'begin'):
+        if shape is None:
+            raise ValueError('shape of a batch must be given: the method carries noise')
+        carried = method.inner.begin(tuple(shape))
+    mean = None
+    if averaging is not None:
+        # A copy: donated buffers may not appear twice.
+        mean = {'params': params, 'model_state': model_state}
+        mean = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), mean)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -59,6 +102,9 @@ def create(
         opt_state=optimizer.init(params),
         failed_at=jnp.full((), -1, jnp.int32),
         totals=no_totals(),
+        carried=carried,
+        mean=mean,
+        averaging=averaging,
         model=model,
         optimizer=optimizer,
     )
@@ -72,13 +118,17 @@ def step(
     Args:
       method: what to train for; a pytree, so its eps may change every step.
       state: from ``create``.
-      batch: 'image' (B, ...) float32 in [0, 1], 'label' (B,), and optionally 'mask'
-        (B,) bool, False where an example only fills the batch up, and 'index' (B,)
-        data-set positions, to which the attack's randomness then belongs.
+      batch: 'image' (B, ...) float32 in [0, 1], 'label' (B,) or (B, K) probabilities,
+        and optionally 'mask' (B,) bool, False where an example only fills the batch
+        up, and 'index' (B,) data-set positions, to which the attack's randomness then
+        belongs.
       key: one key for the whole training; the step is folded in here.
 
     Returns:
       The new state and {'loss', 'accuracy', 'finite'} of this step, scalars.
+
+    Raises:
+      ValueError: if the method carries something on that the state does not hold.
     """
     x, y = batch['image'], batch['label']
     size = x.shape[0]
@@ -86,21 +136,24 @@ def step(
     index = batch['index'] if 'index' in batch else jnp.arange(size)
     now = jax.random.fold_in(keys.typed(key), state.step)
     for_attack, for_model = jax.random.split(now)
+    method = method.at(state.step)
 
-    view = dict(method.view)
-    if method.train_mode:
-        frozen = jax.tree_util.Partial(_in_train_mode(state.model.apply, view))
-        logits_fn = jax.tree_util.Partial(
-            frozen, state.params, state.model_state, jax.random.fold_in(for_model, 0)
-        )
+    # An adversary that plays at the same time answers to the outer gradient itself;
+    # all others have made up their minds before.
+    together = hasattr(method.inner, 'reply')
+    if together:
+        if state.carried is None:
+            raise ValueError(
+                'state must carry the noise of the method: create(..., method=, shape=)'
+            )
+        move = state.carried
+        images = functools.partial(method.inner.images, x=x)
     else:
-        logits_fn = models.logits_fn(
-            state.model, state.params, state.model_state, **view
-        )
-    x_adv = method.inner(logits_fn, keys.of_index(for_attack, index), x, y)
-    x_adv = jax.lax.stop_gradient(x_adv)
+        logits_fn = _attacked(method, state, for_model)
+        found = method.inner(logits_fn, keys.of_index(for_attack, index), x, y)
+        move, images = jax.lax.stop_gradient(found), lambda found: found
 
-    def total(params):
+    def total(params, move):
         passes = iter(range(1, 1000))  # Every forward pass has its own dropout.
 
         def forward(model_state, images, **view):
@@ -110,22 +163,36 @@ def step(
             )
 
         losses, logits, model_state = method.outer(
-            forward, state.model_state, x, x_adv, y
+            forward, state.model_state, x, images(move), y
         )
         summed = jnp.sum(jnp.where(mask, losses, 0))
         count = jnp.maximum(jnp.sum(mask.astype(losses.dtype)), 1)
-        correct = jnp.sum(
-            (mask & (jnp.argmax(logits, axis=1) == y)).astype(jnp.float32)
-        )
+        right = jnp.argmax(logits, axis=1) == hard(y)
+        correct = jnp.sum((mask & right).astype(jnp.float32))
         return summed / count, (model_state, summed, correct, count)
 
-    (loss, aux), gradient = jax.value_and_grad(total, has_aux=True)(state.params)
+    at = state.params
+    if method.on_weights is not None:
+        at = method.on_weights(lambda params: total(params, move)[0], state.params)
+        at = jax.lax.stop_gradient(at)
+    carried = state.carried
+    if together:
+        differentiated = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
+        (loss, aux), (gradient, reply) = differentiated(at, move)
+        carried = method.inner.reply(state.carried, reply)
+    else:
+        differentiated = jax.value_and_grad(total, has_aux=True)
+        (loss, aux), gradient = differentiated(at, move)
     model_state, summed, correct, count = aux
     updates, opt_state = state.optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
 
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree_utils.tree_norm(gradient))
     sums = {'loss': summed, 'correct': correct, 'count': count}
+    mean = state.mean
+    if mean is not None:
+        new = {'params': params, 'model_state': model_state}
+        mean = state.averaging(mean, new, state.step)
     moved = dataclasses.replace(
         state,
         step=state.step + 1,
@@ -133,6 +200,8 @@ def step(
         model_state=model_state,
         opt_state=opt_state,
         totals=jax.tree.map(jnp.add, state.totals, sums),
+        carried=carried,
+        mean=mean,
     )
     stopped = dataclasses.replace(
         state, failed_at=jnp.where(state.failed_at < 0, state.step, state.failed_at)
@@ -140,6 +209,17 @@ def step(
     go = finite & (state.failed_at < 0)
     new = jax.tree.map(lambda a, b: jnp.where(go, a, b), moved, stopped)
     return new, {'loss': loss, 'accuracy': correct / count, 'finite': finite}
+
+
+def _attacked(method: Method, state: TrainState, key: Key) -> LogitsFn:
+    """The network as the inner attack sees it."""
+    view = dict(method.view)
+    if not method.train_mode:
+        return models.logits_fn(state.model, state.params, state.model_state, **view)
+    frozen = jax.tree_util.Partial(_in_train_mode(state.model.apply, view))
+    return jax.tree_util.Partial(
+        frozen, state.params, state.model_state, jax.random.fold_in(key, 0)
+    )
 
 
 def _in_train_mode(apply: Callable, view: dict[str, Any]) -> Callable:

@@ -39,12 +39,38 @@ def l1_decay(coefficient: float) -> optax.GradientTransformation:
     if not coefficient >= 0:
         raise ValueError(f'coefficient must be a number >= 0, got {coefficient!r}')
 
-    def decay(gradient: Array, weight: Array) -> Array:
-        if not _is_matrix(weight):
+    def decay(path: Any, gradient: Array, weight: Array) -> Array:
+        if not is_kernel(path, weight):
             return gradient
         return gradient + coefficient * jnp.sign(weight).astype(gradient.dtype)
 
-    return _with_params('l1_decay', lambda g, w: jax.tree.map(decay, g, w))
+    return _with_params(
+        'l1_decay', lambda g, w: jax.tree_util.tree_map_with_path(decay, g, w)
+    )
+
+
+@functools.cache
+def weight_decay(coefficient: float) -> optax.GradientTransformation:
+    r"""L2 weight decay that spares biases and normalisations.
+
+    .. math:: g \leftarrow g + \lambda w
+
+    for kernels alone (see ``is_kernel``): the gradient of
+    :math:`\lambda \|w\|_2^2 / 2`, as ``weight_decay`` of PyTorch's SGD adds it to every
+    parameter. It belongs before the optimizer; behind it, it would be decoupled
+    decay.
+
+    Args:
+      coefficient: lambda (5e-4 in most CIFAR-10 recipes).
+
+    Raises:
+      ValueError: if it is negative or not finite.
+    """
+    if not 0 <= coefficient < math.inf:
+        raise ValueError(f'coefficient must be a number >= 0, got {coefficient!r}')
+    return optax.add_decayed_weights(
+        coefficient, lambda w: jax.tree_util.tree_map_with_path(is_kernel, w)
+    )
 
 
 @functools.cache
@@ -81,7 +107,7 @@ def layer_decay(rate: float, **by_name: float) -> optax.GradientTransformation:
         return optax.EmptyState()
 
     def decay(path: Any, gradient: Array, weight: Array) -> Array:
-        if not _is_matrix(weight):
+        if not is_kernel(path, weight):
             return gradient
         own = by_name.get(getattr(path[0], 'key', ''), rate) if path else rate
         return gradient + (2 * own / weight.shape[-1]) * weight.astype(gradient.dtype)
@@ -116,8 +142,8 @@ def max_column_norm(limit: float = 1.9365) -> optax.GradientTransformation:
     if not limit > 0:
         raise ValueError(f'limit must be a number > 0, got {limit!r}')
 
-    def confine(update: Array, weight: Array) -> Array:
-        if not _is_matrix(weight):
+    def confine(path: Any, update: Array, weight: Array) -> Array:
+        if not is_kernel(path, weight):
             return update
         new = weight + update
         axes = tuple(range(new.ndim - 1))
@@ -125,11 +151,28 @@ def max_column_norm(limit: float = 1.9365) -> optax.GradientTransformation:
         # Inside, the update passes bit for bit.
         return jnp.where(norm > limit, new * (limit / norm) - weight, update)
 
-    return _with_params('max_column_norm', lambda u, w: jax.tree.map(confine, u, w))
+    return _with_params(
+        'max_column_norm', lambda u, w: jax.tree_util.tree_map_with_path(confine, u, w)
+    )
 
 
-def _is_matrix(weight: Array) -> bool:
-    return weight.ndim >= 2 and math.prod(weight.shape[:-1]) > 1
+def is_kernel(path: Any, weight: Array) -> bool:
+    """Whether a leaf of the params is a kernel: what multiplies activations.
+
+    It has two axes or more and more than one row, and its name is none of ``OTHERS``:
+    biases of attention have an axis of heads, positions one of places.
+
+    Args:
+      path: of the leaf, from ``jax.tree_util.tree_map_with_path``.
+      weight: the leaf.
+    """
+    name = getattr(path[-1], 'key', getattr(path[-1], 'name', None)) if path else None
+    rows = math.prod(weight.shape[:-1])
+    return weight.ndim >= 2 and rows > 1 and name not in OTHERS
+
+
+OTHERS = ('bias', 'scale', 'token', 'positions', 'embedding', 'pos_embedding')
+"""Names in the params of what is no kernel though it may have many axes."""
 
 
 def _with_params(name: str, change: Any) -> optax.GradientTransformation:

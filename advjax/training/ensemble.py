@@ -1,0 +1,102 @@
+r"""Ensemble adversarial training: perturbations borrowed from other models.
+
+.. math:: \min_\theta E\big[ \alpha J(\theta, x, y)
+          + (1 - \alpha) J(\theta, x + \delta_s, y) \big], \qquad
+    s \sim U\{f_1, \dots, f_N, f_\theta\}
+
+:math:`\delta_s` is found on model s, which is drawn anew for every batch. A model that
+is trained on its own one-step attack learns to make that attack weak, by curving its
+loss around the data; it cannot do so for models that do not change.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advjax import attacks, keys
+from advjax.attacks.checks import check_fraction
+from advjax.balls import Ball, stands_for_ball
+from advjax.training.methods import Method, Mixed, method
+from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
+
+
+@dataclass
+class OwnLabels:
+    """An attack on what the model answers now, instead of on the label."""
+
+    attack: Any
+
+    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
+        """Attacks ``logits_fn`` at ``x``; ``y`` is not looked at."""
+        del y
+        return self.attack(logits_fn, key, x, jnp.argmax(logits_fn(x), axis=1))
+
+
+@dataclass
+class OneOf:
+    """One of several attacks, drawn for the whole batch; see ``ensemble_at``.
+
+    It is the first example's key that draws, so the batch is one program with one
+    attack at a time. Under ``vmap`` over keys all of them run.
+    """
+
+    attacks: tuple[Any, ...]
+
+    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
+        """Runs the one that was drawn."""
+        each = keys.per_example(key, x.shape[0])
+        first = jax.random.fold_in(each[0], 0)
+        number = jax.random.randint(first, (), 0, len(self.attacks))
+        runs = [
+            lambda own, x, y, attack=attack: attack(logits_fn, own, x, y)
+            for attack in self.attacks
+        ]
+        return jax.lax.switch(number, runs, keys.fold(each, 1), x, y)
+
+
+def _fast(inner: Any) -> Any:
+    """The paper's attack in a ball; an attack stays as it is."""
+    return attacks.fgm(inner) if stands_for_ball(inner) else as_pytree(inner)
+
+
+def ensemble_at(
+    inner: Ball | float | Attack,
+    sources: Sequence[LogitsFn],
+    alpha: float = 0.5,
+) -> Method:
+    r"""Ensemble adversarial training.
+
+    .. math:: \tilde J = \alpha J(\theta, x, y)
+              + (1 - \alpha) J(\theta, x + \epsilon\,
+              \mathrm{sign}(\nabla_x J(s, x, \hat y_s)), y)
+
+    Every batch draws its source s among the given models and the one in training, all
+    equally likely. The attack is against :math:`\hat y_s`, the answer of the source
+    itself: a gradient taken at the true label leaks that label into the image.
+
+    Gradient evaluations per step: those of the attack (1 for FGSM, on the source) and 2
+    of the outer loss; one more forward pass for the answers of the source.
+
+    Args:
+      inner: a ball or a radius of ``linf``, which stands for the fast gradient method,
+        or any attack, such as ``attacks.rand_fgsm(ball)``.
+      sources: logits functions of models that are trained already; they stay as they
+        are. Their parameters are leaves of the method. Without any it is adversarial
+        training on the model's own answers.
+      alpha: weight of the clean loss.
+
+    Raises:
+      ValueError: for an attack or a source that is no function, sources that are no
+        list, or a weight outside [0, 1].
+
+    Reference: Tramer et al. 2018, arXiv 1705.07204; loss, draw and labels as in the
+    authors' MNIST code. Deviation: there dropout is on while the images are made; here
+    the sources are as they are given and the model is in eval mode.
+    """
+    if callable(sources):
+        raise ValueError(f'sources must be a list of logits functions, got {sources}')
+    own = OwnLabels(_fast(inner))
+    each = (*(attacks.surrogate(own, source) for source in sources), own)
+    return method(OneOf(each), Mixed(check_fraction('alpha', alpha)))
