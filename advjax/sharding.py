@@ -28,8 +28,9 @@ class Placement:
 
     Attributes:
       mesh: its axis 'data' cuts batches.
-      cut_weights: cut weights and the optimizer's state along the same axis. They are
-        gathered when they are used, layer by layer: less memory, more talk.
+      cut_weights: between two steps every device keeps its part only of the weights
+        and of the optimizer's state. A step gathers the weights once, before it
+        attacks, for twice the bytes between devices.
     """
 
     mesh: Mesh

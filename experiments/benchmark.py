@@ -13,6 +13,10 @@ are ratios within it: these machines are noisy, absolute times are not to be com
     user's net          the same attack on an ordinary nnx.Conv net, over the same
                         attack with its loop unrolled      goal <= 1.3
     over PyTorch        the Madry step over PyTorch's      goal <= 0.75
+
+What each attack costs (``--suite attacks`` and ``autoattack``) stands in
+``benchmark_attacks``; a step of adversarial training, and what the devices say to each
+other in it (``--suite training`` and ``scaling``), in ``benchmark_training``.
 """
 
 import dataclasses
@@ -30,7 +34,7 @@ import numpy as np
 from flax import nnx
 
 from advjax import attacks, linf, losses, models, zoo
-from experiments import benchmark_attacks, common
+from experiments import benchmark_attacks, benchmark_training, common
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +51,28 @@ class Config:
     """Interleaved repetitions of every measurement."""
     torch: bool = True
     """Compare with PyTorch where it is installed."""
-    suite: Literal['loop', 'attacks', 'autoattack', 'all'] = 'all'
-    """The loop against the bare gradient, each attack, or AutoAttack as a whole."""
+    suite: Literal['loop', 'attacks', 'autoattack', 'training', 'scaling', 'all'] = (
+        'all'
+    )
+    """The loop against the bare gradient, each attack, AutoAttack as a whole, a step of
+    adversarial training, or what it makes several devices say to each other."""
     weights: Path | None = None
     """Weights of Wong et al. 2020 (.npz) for the attacks; random ones without."""
     images: int = 1000
     """Images for AutoAttack."""
+    deep_batch: int = 32
+    """Images per training step of PreActResNet-18."""
+    attack_steps: int = 7
+    """Attack steps in a step of adversarial training."""
+    networks: tuple[Literal['madry_mnist', 'preact_resnet18'], ...] = (
+        benchmark_training.NETWORKS
+    )
+    """What the suites 'training' and 'scaling' train."""
+    devices: tuple[int, ...] = (1, 2, 4, 8)
+    """Numbers of devices that the training step is compiled for."""
     short: bool = False
-    """AutoAttack with 5 steps and 20 queries, to try the benchmark out."""
+    """AutoAttack with 5 steps and 20 queries, training of tiny networks: to try the
+    benchmark out."""
     output: Path | None = None
     """Write the figures as JSON."""
 
@@ -149,6 +167,20 @@ def main(config: Config) -> dict[str, Any]:
     if config.suite in ('autoattack', 'all'):
         figures['autoattack'] = benchmark_attacks.autoattack(
             f, config.weights, config.images, config.torch, config.short
+        )
+    if config.suite in ('training', 'all'):
+        figures['training'] = benchmark_training.speed(
+            benchmark_training.cases(
+                config.batch, config.deep_batch, config.short, config.networks
+            ),
+            config.attack_steps,
+            interleaved,
+            config.repeats,
+            config.torch,
+        )
+    if config.suite in ('scaling', 'all'):
+        figures['scaling'] = benchmark_training.scaling(
+            config.devices, config.attack_steps, config.short, config.networks
         )
     return figures
 
@@ -263,6 +295,9 @@ def cli() -> None:
     for part in ('attacks', 'autoattack'):
         if part in figures:
             print('\n' + getattr(benchmark_attacks, f'{part}_table')(figures[part]))
+    for part in ('training', 'scaling'):
+        if part in figures:
+            print('\n' + getattr(benchmark_training, f'{part}_table')(figures[part]))
     if config.torch and importlib.util.find_spec('torch') is None:
         print('PyTorch is not installed: not compared.', file=sys.stderr)
     if config.output is not None:

@@ -102,7 +102,7 @@ def program(plan):
     if plan.get('train_mode'):
         method = method.replace(train_mode=True)
     model, batch = NETS[plan.get('net', 'norm')](), 64
-    place = sharding.placement(batch)
+    place = sharding.placement(batch, cut_weights=plan.get('cut_weights', False))
     source = training.feed.of(train, batch, place)
     optimizer = optax.sgd(0.1)
     state = training.create(

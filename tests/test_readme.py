@@ -92,6 +92,7 @@ def common():
         'radii': jnp.linspace(0.0, 0.4, 5), 'dataset': some,
         'train': dataset('train', 64), 'held_out': some,
         'batch': {'image': x, 'label': y}, 'optimizer': optax.adam(1e-3),
+        'optax': optax,
     }  # fmt: skip
     return {**{room: getattr(advjax, room) for room in ROOMS}, **names}
 
@@ -340,8 +341,6 @@ def no_mnist(n):
 def trained(n):
     assert int(n.state.step) == 1
     assert bool(n.metrics['finite'])
-    for name in noted('Training, 1', 'beta=6.0\\)'):
-        assert callable(getattr(n.training, name))
     assert len(n.held_out.labels) == 1000
     assert len(n.fit.history) == 10
     assert (n.folder / 'runs/mine').is_dir()
@@ -359,12 +358,34 @@ def two_functions(n):
 
 
 @prepares('Training, 3')
+def generated_digits(n):
+    return {'generated': dataset('test', 100)}
+
+
+@checks('Training, 3')
+def recipe(n):
+    assert int(n.fit.last.step) == 15 * -(-64 // 38)
+    for name in noted('Training, 3', 'augment=augment,'):
+        if name in ('cutout', 'cutmix', 'rand_augment'):
+            assert callable(getattr(n.data.augment, name))
+    assert n.fit.last.mean is not None
+
+
+@checks('Training, 5')
+def many_runs(n):
+    np.testing.assert_array_equal(n.states.step, [10, 10, 10])
+    first = jax.tree.leaves(n.states.params)[0]
+    assert first.shape[0] == 3
+    assert not np.array_equal(first[0], first[1])
+
+
+@prepares('Training, 4')
 def split_norms(n):
     params, state = zoo.split_norm_cnn().init(n.key)
     return {'params': params, 'state': state}
 
 
-@checks('Training, 3')
+@checks('Training, 4')
 def teachers(n):
     assert len(n.teacher.history) == 10
     # One attack was given, so the network needs no more than its one auxiliary branch.
@@ -396,3 +417,17 @@ def test_block(name, tmp_path, monkeypatch, capsys):
     monkeypatch.undo()
     names.update(folder=tmp_path, printed=capsys.readouterr().out)
     CHECKS.get(name, lambda n: None)(types.SimpleNamespace(**names))
+
+
+def test_every_method_is_in_the_table():
+    import advjax.training as room
+
+    text = (ROOT / 'README.md').read_text()
+    made = [
+        name
+        for name in room.__all__
+        if 'Method' in str(inspect.signature(getattr(room, name)).return_annotation)
+        and name not in ('method', 'scheduled', 'scaled')
+    ]
+    assert len(made) > 20
+    assert [name for name in made if f'`{name}' not in text] == []

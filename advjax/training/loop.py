@@ -131,6 +131,9 @@ def _compiled_step(
         each = keys.of_index(draw, batch['index'])
         x, y = program.augment(each, batch['image'], batch['label'])
         batch = place.constrain_rows({**batch, 'image': x, 'label': y})
+    # Weights that are cut are gathered here: else it would be in every attack step.
+    whole = jax.tree.map(lambda _: place.everywhere(), state.params)
+    state = dataclasses.replace(state, params=place.constrain(state.params, whole))
     state, metrics = step(method, state, batch, key)
     everywhere = jax.tree.map(lambda _: place.everywhere(), metrics)
     metrics = place.constrain(metrics, everywhere)
