@@ -15,6 +15,9 @@ NAMES = (
     'tsipras2019',
     'charles2019',
     'xie2020',
+    'wong2020',
+    'andriushchenko2020',
+    'rice2020',
     'geometry',
 )
 """Their modules, in the order of their papers."""

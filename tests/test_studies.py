@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from experiments import common, reproduce, studies, study, study_page
+from advjax import files
+from experiments import reproduce, studies, study, study_page
 
 
 @pytest.fixture(scope='module')
@@ -67,6 +68,6 @@ def test_the_scoreboard_of_all(directory):
     linked = [{**r, 'page': f'{r["study"]}-smoke/report.html'} for r in found]
     page = study_page.scoreboard(linked)
     assert all(f'href="{r["page"]}"' in page for r in linked)
-    common.write_text(directory / 'scoreboard.html', page)
+    files.write_text(directory / 'scoreboard.html', page)
     board = reproduce.board(found)
     assert len(board.split('\n')) == 2 + sum(len(r['claims']) for r in found)
