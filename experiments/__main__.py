@@ -7,7 +7,9 @@ from experiments import studies
 
 COMMANDS = {
     'train': 'trains a network normally and adversarially, attacks both, shows it',
+    'recipes': 'lists the published settings that train --recipe knows',
     'attack': 'puts any attack of the catalogue to a trained network',
+    'compare_methods': 'trains every method on one network and one budget',
     'benchmark': 'measures speed against the bare gradient',
     'reproduce': 'runs all studies and writes the scoreboard',
 }

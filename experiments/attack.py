@@ -21,7 +21,6 @@ radius; the accuracy at eps, and the curve over all radii, follow from its dista
 import csv
 import dataclasses
 import datetime
-import json
 import sys
 import time
 from pathlib import Path
@@ -30,11 +29,11 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from advjax import attacks, balls, data, evaluation, losses, training, zoo
+from advjax import attacks, balls, data, evaluation, losses, zoo
 from advjax.attacks import Entry
 from advjax.evaluation import CLEAN_ERROR, ROBUST, page
 from advjax.models import logits_fn
-from experiments import common, train
+from experiments import common, runs
 from experiments.reporting import examples_of, proofs, table
 
 
@@ -100,34 +99,11 @@ def load(config: Config) -> tuple[Any, dict[str, Any], str, data.Dataset]:
         model = logits_fn(zoo.fast_mnist(), weights)
         test = data.load(config.dataset or 'mnist', 'test')
         return model, settings, config.checkpoint.stem, test
-    record = config.checkpoint / 'config.json'
-    if not record.exists():
-        raise ValueError(
-            f'checkpoint must be a folder of experiments.train or an .npz file, got '
-            f'{config.checkpoint}, which holds no config.json'
-        )
-    known = {field.name for field in dataclasses.fields(train.Config)}
-    found = {k: v for k, v in json.loads(record.read_text()).items() if k in known}
-    settings = dataclasses.asdict(train.complete(train.Config(**found)))
-    folders = sorted(p.parent for p in config.checkpoint.glob('*/checkpoints'))
-    names = [folder.name for folder in folders]
-    if not names:
-        raise ValueError(f'checkpoint {config.checkpoint} holds no trained network yet')
-    if config.net is not None and config.net not in names:
-        raise ValueError(f'net must be one of {names}, got {config.net!r}')
-    name = config.net or max(names, key=lambda n: _held_out(config.checkpoint / n))
+    settings = dataclasses.asdict(runs.settings_of(config.checkpoint))
     test = data.load(config.dataset or settings['dataset'], 'test')
     shape, classes = test.images.shape[1:], len(test.class_names)
-    model = common.build_model(settings['model'], shape, classes)
-    return training.restore(config.checkpoint / name, model), settings, name, test
-
-
-def _held_out(folder: Path) -> float:
-    """The best robust accuracy on held-out images, by which networks are chosen."""
-    log = folder / 'metrics.jsonl'
-    lines = log.read_text().splitlines() if log.exists() else []
-    rows = [json.loads(line) for line in lines]
-    return max((row['held_out_robust'] or 0.0 for row in rows), default=-1.0)
+    model, name = runs.trained(config.checkpoint, shape, classes, config.net)
+    return model, settings, name, test
 
 
 OPTIONS = ('loss', 'version', 'steps', 'queries')

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -15,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import balls, files, zoo
+from advjax import balls, data, files
+from advjax.data import prepared
 from advjax.evaluation.verify import logits_of
-from advjax.models import Model
 from advjax.types import HostArray, LogitsFn
 
 
@@ -57,6 +58,11 @@ class OtherRunError(ValueError):
     """The folder holds a run of another configuration."""
 
 
+def as_json(config: Any) -> dict[str, Any]:
+    """A configuration as a JSON file gives it back."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
 def run_folder(folder: Path, config: Any, fresh: bool) -> Path:
     """Opens the folder of a run: a new one, or one to go on with.
 
@@ -68,7 +74,7 @@ def run_folder(folder: Path, config: Any, fresh: bool) -> Path:
     Raises:
       OtherRunError: if the folder holds a run of another configuration.
     """
-    wanted = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    wanted = as_json(config)
     record = folder / 'config.json'
     if fresh and folder.exists():
         if not record.exists() and any(folder.iterdir()):
@@ -99,23 +105,62 @@ def run_folder(folder: Path, config: Any, fresh: bool) -> Path:
     return folder
 
 
+def opened_by_all(folder: Path, config: Any, fresh: bool) -> Path:
+    """``run_folder`` for a run in several processes, of which the first opens it.
+
+    Raises:
+      OtherRunError: in every process, if the first one cannot.
+    """
+    if jax.process_count() == 1:
+        return run_folder(folder, config, fresh)
+    from jax.experimental import multihost_utils
+
+    problem: Exception | None = None
+    if jax.process_index() == 0:
+        try:
+            run_folder(folder, config, fresh)
+        except (ValueError, OSError) as error:
+            problem = error
+    fine = multihost_utils.broadcast_one_to_all(np.bool_(problem is None))
+    if problem is not None:
+        raise problem
+    if not fine:
+        raise OtherRunError(f'the first process could not open {folder}')
+    return folder
+
+
+def join_processes() -> None:
+    """Makes this process one of those that run the same command.
+
+    Clusters that JAX knows (TPU pods, SLURM, Open MPI, ...) tell it the rest. Elsewhere
+    ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` do.
+
+    Raises:
+      ValueError: if neither says how many processes there are.
+    """
+    names = {'num_processes': 'JAX_NUM_PROCESSES', 'process_id': 'JAX_PROCESS_ID'}
+    said = {k: int(os.environ[v]) for k, v in names.items() if v in os.environ}
+    try:
+        jax.distributed.initialize(**said)
+    except RuntimeError as error:
+        raise ValueError(f'the processes did not find each other: {error}') from error
+
+
+def about_images(dataset: str) -> str:
+    """'re-encoded JPEGs' if a prepared data set says so of itself, or ''."""
+    if dataset == 'digits':
+        return ''
+    try:
+        folder = Path(prepared.open_set(dataset, None).data_path)
+        said = json.loads((folder / 'dataset_info.json').read_text())['description']
+    except (data.DatasetNotFound, OSError, ValueError, KeyError):
+        return ''
+    return 're-encoded JPEGs' if re.search('JPEG re-?encod', said) else ''
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes JSON in one piece."""
     files.write_text(path, json.dumps(value, indent=1))
-
-
-MODELS = {
-    'fast_mnist': zoo.fast_mnist,
-    'madry_mnist': zoo.madry_mnist,
-    'mlp': zoo.mlp,
-    'maxout': zoo.maxout,
-    'softmax_regression': zoo.softmax_regression,
-}
-
-
-def build_model(name: str, shape: tuple[int, ...], num_classes: int) -> Model:
-    """Builds a network of the zoo for images of a shape."""
-    return MODELS[name](shape, num_classes)
 
 
 def unchanged_at_zero(attack, logits_fn, key, x, y) -> int:
