@@ -292,7 +292,7 @@ def band_text(band: Sequence[float | None] | None) -> str:
     """A band in words."""
     if band is None:
         return ''
-    low, high = band
+    low, high = (None if end is None else float(f'{end:.4g}') for end in band)
     if low is None or high is None:
         return 'any' if low == high else f'≥ {low:g}' if high is None else f'≤ {high:g}'
     return f'{low:g}' if low == high else f'{low:g} to {high:g}'

@@ -373,6 +373,8 @@ def free(
     *   clip='delta': locuslab/fast_adversarial `train_free.py` runs it on x + delta and
         then brings delta into [0, 1] - x of THIS x; on the next minibatch the first
         replay may leave [0, 1].
+    *   clip='image': the network runs on clip(x + delta, 0, 1) and the gradient is the
+        one in that image, as the algorithm writes it; no authors' code does this.
     *   The algorithm in the paper has neither clip. alpha is eps in all but the
         ImageNet configuration, where it is an argument of its own.
     *   A last, smaller minibatch uses and updates the first rows of the noise only (the
@@ -384,7 +386,7 @@ def free(
         n = len(x)
         for _ in range(replays):
             raw = x + delta[:n]
-            seen = np.clip(raw, *UNIT_BOX) if clip == 'input' else raw
+            seen = raw if clip == 'delta' else np.clip(raw, *UNIT_BOX)
             z = logits(net, seen)
             losses.append(float(cross_entropy(z, y).mean()))
             cotangent = (softmax(z) - targets(y, z.shape[1])) / n

@@ -43,7 +43,7 @@ class Free:
         return balls.clip(self.ball, x + noise)
 
     def reply(self, noise: Array, gradient: Array) -> Array:
-        """Returns the noise after the gradient of the loss with respect to it."""
+        """Returns the noise after the gradient of the loss in the images."""
         eps = jnp.asarray(self.ball.eps, noise.dtype)
         size = rows.wide(jnp.broadcast_to(eps * self.rate, noise.shape[:1]), noise)
         direction = self.ball.steepest(jnp.nan_to_num(gradient))
@@ -78,8 +78,11 @@ def free(ball: Ball | float, replays: int = 8, rate: float = 1.0) -> Method:
       ValueError: for replays below 1, a rate that is not positive, or a ball with a
         radius per example.
 
-    Reference: Shafahi et al. 2019, arXiv 1904.12843, algorithm 1. As in the authors'
-    code the gradient passes through the clipping to the pixel range.
+    Reference: Shafahi et al. 2019, arXiv 1904.12843, algorithm 1: the gradient is that
+    with respect to the images that the network sees. The authors' code differentiates
+    through the clipping to the pixel range as well, which stops noise that points out of
+    it from ever turning round: with the black background of MNIST nothing robust is
+    learned in that way.
     """
     ball = as_ball(ball)
     if not (isinstance(replays, int) and replays >= 1):

@@ -1,7 +1,6 @@
 """One min-max step as a pure function; the caller owns jit, sharding, donation."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -146,14 +145,13 @@ def step(
             raise ValueError(
                 'state must carry the noise of the method: create(..., method=, shape=)'
             )
-        move = state.carried
-        images = functools.partial(method.inner.images, x=x)
+        x_adv = method.inner.images(state.carried, x)
     else:
         logits_fn = _attacked(method, state, for_model)
-        found = method.inner(logits_fn, keys.of_index(for_attack, index), x, y)
-        move, images = jax.lax.stop_gradient(found), lambda found: found
+        x_adv = method.inner(logits_fn, keys.of_index(for_attack, index), x, y)
+        x_adv = jax.lax.stop_gradient(x_adv)
 
-    def total(params, move):
+    def total(params, x_adv):
         passes = iter(range(1, 1000))  # Every forward pass has its own dropout.
 
         def forward(model_state, images, **view):
@@ -163,7 +161,7 @@ def step(
             )
 
         losses, logits, model_state = method.outer(
-            forward, state.model_state, x, images(move), y
+            forward, state.model_state, x, x_adv, y
         )
         summed = jnp.sum(jnp.where(mask, losses, 0))
         count = jnp.maximum(jnp.sum(mask.astype(losses.dtype)), 1)
@@ -173,16 +171,16 @@ def step(
 
     at = state.params
     if method.on_weights is not None:
-        at = method.on_weights(lambda params: total(params, move)[0], state.params)
+        at = method.on_weights(lambda params: total(params, x_adv)[0], state.params)
         at = jax.lax.stop_gradient(at)
     carried = state.carried
     if together:
         differentiated = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
-        (loss, aux), (gradient, reply) = differentiated(at, move)
+        (loss, aux), (gradient, reply) = differentiated(at, x_adv)
         carried = method.inner.reply(state.carried, reply)
     else:
         differentiated = jax.value_and_grad(total, has_aux=True)
-        (loss, aux), gradient = differentiated(at, move)
+        (loss, aux), gradient = differentiated(at, x_adv)
     model_state, summed, correct, count = aux
     updates, opt_state = state.optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

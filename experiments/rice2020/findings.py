@@ -1,6 +1,5 @@
 """Claims, figures and tables."""
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -121,17 +120,12 @@ def pictures_of(config: Any, dataset: str, found: dict) -> list:
 
     def averaged(width):
         low = min(100 * np.median(r['held_out_robust']) for r in found[PLAIN]) - 15
-        parts = [
-            functools.partial(
-                charts.lines_on,
-                lines=[line(name, runs, 'held_out_robust')],
-                x=Axis('epoch'),
-                y=Axis('robust held-out accuracy (%)', limits=(max(low, 0), None)),
-                title=name,
-            )
-            for name, runs in found.items()
-        ]
-        return charts.panels(parts, width=width)
+        return charts.lines(
+            [line(name, runs, 'held_out_robust') for name, runs in found.items()],
+            Axis('epoch'),
+            Axis('robust held-out accuracy (%)', limits=(max(low, 0), None)),
+            width=width,
+        )
 
     return [
         picture(
