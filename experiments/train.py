@@ -38,7 +38,7 @@ import numpy as np
 from advjax import attacks, balls, data, evaluation, losses, training
 from advjax.balls import Ball
 from advjax.evaluation import page
-from advjax.training.loop import write_log
+from advjax.training.result import write_log
 from advjax.types import LogitsFn
 from experiments import choices, common, fitting, recipes
 from experiments.configuration import Config, complete

@@ -49,7 +49,7 @@ from advjax.training.logit_pairing import (
     clean_logit_pairing,
     logit_squeezing,
 )
-from advjax.training.loop import Fit, NonFiniteLossError, fit, restore
+from advjax.training.loop import fit
 from advjax.training.mart import Mart, boosted_cross_entropy, mart
 from advjax.training.methods import (
     Method,
@@ -70,6 +70,7 @@ from advjax.training.methods import (
     with_own_loss,
 )
 from advjax.training.preemption import Preempted
+from advjax.training.result import Fit, NonFiniteLossError, restore
 from advjax.training.schedules import piecewise, scheduled, triangular
 from advjax.training.smoothing import WithSmoothLabels, smooth_labels
 from advjax.training.spatial import spatial_at

@@ -11,7 +11,6 @@ called ``jax.distributed.initialize()``: batches are cut over all of them (see
 
 import dataclasses
 import functools
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from advjax import attacks, balls, data, files, keys, models, sharding
+from advjax import attacks, balls, data, keys, models, sharding
 from advjax.evaluation import evaluate
 from advjax.evaluation.verify import logits_of
 from advjax.models import Model
@@ -36,56 +35,11 @@ from advjax.training.diagnosis import diagnose
 from advjax.training.feed import Feed
 from advjax.training.methods import Method
 from advjax.training.preemption import Listener, Preempted
+from advjax.training.result import Fit, NonFiniteLossError, write_log
 from advjax.training.step import TrainState, create, no_totals, step
-from advjax.types import Array, Attack, Key, LogitsFn, Params, State, as_pytree
+from advjax.types import Array, Attack, Key, as_pytree
 
 Augment = Callable[[Key, Array, Array], tuple[Array, Array]]
-
-
-class NonFiniteLossError(FloatingPointError):
-    """The loss or its gradient became NaN or infinite.
-
-    Attributes:
-      step: the update that could not be made.
-      fit: the last good state.
-    """
-
-    def __init__(self, step: int, fit: 'Fit'):
-        super().__init__(
-            f'the loss or its gradient is not finite at step {step}; training stopped '
-            'and the last good state is kept. Lower the learning rate, or look for a '
-            'division or logarithm in the model'
-        )
-        self.step = step
-        self.fit = fit
-
-
-@dataclasses.dataclass(frozen=True)
-class Fit:
-    """A trained network.
-
-    Attributes:
-      model: the network.
-      params: parameters of the best epoch on held-out images.
-      model_state: its statistics, or {}.
-      last: the state training ended with.
-      history: one row per epoch, those of failed attempts included.
-      events: what happened besides, in words.
-      seconds: wall time spent training, including what was spent before a resume.
-    """
-
-    model: Model
-    params: Params
-    model_state: State
-    last: TrainState
-    history: tuple[Mapping[str, Any], ...]
-    events: tuple[str, ...]
-    seconds: float
-
-    @property
-    def logits_fn(self) -> LogitsFn:
-        """The trained network as attacks and evaluations take it."""
-        return models.logits_fn(self.model, self.params, self.model_state)
 
 
 @dataclasses.dataclass
@@ -590,41 +544,3 @@ class _Loop:
             events=tuple(self.now.events),
             seconds=self.now.seconds,
         )
-
-
-def restore(directory: str | Path, model: Model) -> models.LogitsFn:
-    """The best epoch of a run that ``fit`` kept in a directory, ready to be attacked.
-
-    Args:
-      directory: the ``directory`` given to ``fit``.
-      model: the architecture that was trained.
-
-    Returns:
-      A logits function in eval mode, a pytree.
-
-    Raises:
-      FileNotFoundError: if there is no checkpoint.
-      ValueError: if the checkpoint belongs to another architecture.
-    """
-    folder = Path(directory) / 'checkpoints'
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    best = {'params': shapes[0], 'model_state': shapes[1]}
-    like = {'best': {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(best))}}
-    found = None
-    if folder.is_dir():
-        checkpoints = Checkpoints(folder)
-        found = checkpoints.restore(like)
-        checkpoints.close()
-    if found is None:
-        raise FileNotFoundError(f'no checkpoint in {folder}')
-    leaves = [found[0]['best'][str(i)] for i in range(len(like['best']))]
-    # Templates stand for what was saved; only their names and shapes were compared.
-    tree = jax.tree.unflatten(jax.tree.structure(best), leaves)
-    return models.logits_fn(model, tree['params'], tree['model_state'])
-
-
-def write_log(directory: Path, rows: list[Mapping[str, Any]]) -> None:
-    """Writes ``metrics.jsonl`` anew: all rows, or the old file if it is interrupted."""
-    directory.mkdir(parents=True, exist_ok=True)
-    text = ''.join(json.dumps(row) + '\n' for row in rows)
-    files.write_text(directory / 'metrics.jsonl', text)
