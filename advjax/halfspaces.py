@@ -25,14 +25,6 @@ from advjax.balls import Bounds
 from advjax.types import Array
 
 
-def _sum(x: Array) -> Array:
-    return rows.wide(rows.total(x), x)
-
-
-def _max(x: Array) -> Array:
-    return rows.wide(rows.largest(x), x)
-
-
 def _quotient(a: Array, b: Array) -> Array:
     return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
 
@@ -56,10 +48,10 @@ def nearest(kind: str, x: Array, w: Array, offset: Array, bounds: Bounds) -> Arr
     if kind not in _SIZES:
         raise ValueError(f'kind must be one of {sorted(_SIZES)}, got {kind!r}')
     # Scaled by its largest entry, so that tiny gradients do not underflow squared.
-    scale = _max(jnp.abs(w))
+    scale = rows.wide_largest(jnp.abs(w))
     w = _quotient(w, scale)
     offset = _quotient(offset.reshape(scale.shape), scale)
-    gap = offset - _sum(w * x)
+    gap = offset - rows.wide_total(w * x)
     towards = jnp.sign(w) * jnp.sign(gap)
     if bounds is None:
         room = jnp.full_like(x, jnp.inf)
@@ -81,8 +73,10 @@ def _newton(weight: Array, speed: Array, room: Array, need: Array) -> Array:
 
     def round_(t):
         blocked = t * speed >= room
-        spent = _sum(jnp.where(blocked, weight * jnp.where(blocked, room, 0), 0))
-        rate = _sum(jnp.where(blocked, 0, weight * speed))
+        spent = rows.wide_total(
+            jnp.where(blocked, weight * jnp.where(blocked, room, 0), 0)
+        )
+        rate = rows.wide_total(jnp.where(blocked, 0, weight * speed))
         return jnp.where(rate > 0, _quotient(need - spent, rate), t)
 
     def grow(carry):
@@ -93,8 +87,8 @@ def _newton(weight: Array, speed: Array, room: Array, need: Array) -> Array:
     t = jnp.zeros_like(need)
     t, _ = jax.lax.while_loop(lambda c: jnp.any(c[1]), grow, (t, need > 0))
     # What no t reaches takes all the room there is.
-    reached = _sum(weight * jnp.where(jnp.isfinite(room), room, 0)) > need
-    unbounded = _sum((~jnp.isfinite(room)).astype(t.dtype)) > 0
+    reached = rows.wide_total(weight * jnp.where(jnp.isfinite(room), room, 0)) > need
+    unbounded = rows.wide_total((~jnp.isfinite(room)).astype(t.dtype)) > 0
     full = jnp.where(jnp.isfinite(room), room, 0)
     return jnp.where(reached | unbounded, jnp.minimum(t * speed, room), full)
 
@@ -115,15 +109,17 @@ def _l1(weight: Array, room: Array, need: Array) -> Array:
     def halve(_, interval):
         low, high = interval
         middle = (low + high) / 2
-        enough = _sum(jnp.where(weight > middle, gain, 0)) >= need
+        enough = rows.wide_total(jnp.where(weight > middle, gain, 0)) >= need
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
-    low, high = jnp.zeros_like(need), _max(weight)
+    low, high = jnp.zeros_like(need), rows.wide_largest(weight)
     low, high = jax.lax.fori_loop(0, 30, halve, (low, high))
     full = weight > high
     partial = (weight > low) & ~full
-    left = need - _sum(jnp.where(full, gain, 0))
-    share = jnp.minimum(_quotient(left, _sum(jnp.where(partial, gain, 0))), 1)
+    left = need - rows.wide_total(jnp.where(full, gain, 0))
+    share = jnp.minimum(
+        _quotient(left, rows.wide_total(jnp.where(partial, gain, 0))), 1
+    )
     return jnp.where(full, room, jnp.where(partial, share * room, 0))
 
 

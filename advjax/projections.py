@@ -35,7 +35,7 @@ def l2(x: Array, x0: Array, eps: Array, bounds: Bounds) -> Array:
     and every iterate is feasible, so this ends at the exact s.
     """
     delta = x - x0
-    eps = jnp.broadcast_to(wide(eps, x), _sum(x).shape)
+    eps = jnp.broadcast_to(wide(eps, x), rows.wide_total(x).shape)
     if bounds is None:
         norm = euclidean(delta)
         scale = divide(jnp.where(norm > eps, eps, 0), norm, 0.0)
@@ -69,7 +69,7 @@ def _l2_round(scale: Array, size: Array, room: Array, eps: Array) -> Array:
     blocked = scale * size >= room
     # In units of eps no square under- or overflows.
     unit = jax.lax.stop_gradient(jnp.where(eps > 0, eps, 1))
-    spent = _sum(jnp.square(jnp.where(blocked, room, 0) / unit))
+    spent = rows.wide_total(jnp.square(jnp.where(blocked, room, 0) / unit))
     left = jnp.square(eps / unit) - spent
     positive = left > 0
     root = unit * jnp.where(positive, jnp.sqrt(jnp.where(positive, left, 1)), 0)
@@ -86,9 +86,9 @@ def l1(x: Array, x0: Array, eps: Array, bounds: Bounds) -> Array:
     for in closed form, which also carries the exact derivative.
     """
     delta = x - x0
-    eps = jnp.broadcast_to(wide(eps, x), _sum(x).shape)
+    eps = jnp.broadcast_to(wide(eps, x), rows.wide_total(x).shape)
     size, room = jnp.abs(delta), _room(delta, x0, bounds)
-    inside = _sum(jnp.minimum(size, room)) <= eps
+    inside = rows.wide_total(jnp.minimum(size, room)) <= eps
     # Not used inside, where an infinite radius would make NaN gradients.
     eps = jnp.where(inside, 0, eps)
 
@@ -96,12 +96,12 @@ def l1(x: Array, x0: Array, eps: Array, bounds: Bounds) -> Array:
     left = size - rough
     free = (left > 0) & (left < room)
     blocked = (left > 0) & ~free
-    spent = _sum(jnp.where(blocked, jnp.where(blocked, room, 0), 0))
-    count = _sum(free.astype(x.dtype))
-    exact = divide(_sum(jnp.where(free, size, 0)) + spent - eps, count, 0.0)
+    spent = rows.wide_total(jnp.where(blocked, jnp.where(blocked, room, 0), 0))
+    count = rows.wide_total(free.astype(x.dtype))
+    exact = divide(rows.wide_total(jnp.where(free, size, 0)) + spent - eps, count, 0.0)
     threshold = jnp.where(count > 0, exact, rough)
     move = jnp.clip(size - threshold, 0, room)
-    move *= jnp.minimum(divide(eps, _sum(move), 1.0), 1)
+    move *= jnp.minimum(divide(eps, rows.wide_total(move), 1.0), 1)
     return _moved(x, x0, move, inside, bounds)
 
 
@@ -109,10 +109,10 @@ def _l1_threshold(size: Array, room: Array, eps: Array) -> Array:
     def halve(_, interval):
         low, high = interval
         middle = (low + high) / 2
-        too_far = _sum(jnp.clip(size - middle, 0, room)) > eps
+        too_far = rows.wide_total(jnp.clip(size - middle, 0, room)) > eps
         return jnp.where(too_far, middle, low), jnp.where(too_far, high, middle)
 
-    top = _max(size)
+    top = rows.wide_largest(size)
     # 2^-30 of the largest coordinate is below float32 resolution.
     return jax.lax.fori_loop(0, 30, halve, (jnp.zeros_like(top), top))[1]
 
@@ -158,9 +158,9 @@ def divide(a: Array, b: Array, otherwise: float) -> Array:
 
 def euclidean(x: Array) -> Array:
     """Norm, broadcastable to x, without underflow and without NaN gradient at zero."""
-    scale = jax.lax.stop_gradient(_max(jnp.abs(x)))
+    scale = jax.lax.stop_gradient(rows.wide_largest(jnp.abs(x)))
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
-    square = _sum(jnp.square(x / scale))
+    square = rows.wide_total(jnp.square(x / scale))
     safe = square > 0
     return jnp.where(safe, scale * jnp.sqrt(jnp.where(safe, square, 1)), 0)
 
@@ -170,14 +170,6 @@ def rank(values: Array) -> Array:
     flat = values.reshape(values.shape[0], int(np.prod(values.shape[1:])))
     order = jnp.argsort(-flat, axis=1, stable=True)
     return jnp.argsort(order, axis=1).reshape(values.shape).astype(values.dtype)
-
-
-def _sum(x: Array) -> Array:
-    return wide(rows.total(x), x)
-
-
-def _max(x: Array) -> Array:
-    return wide(rows.largest(x), x)
 
 
 def _room(delta: Array, x0: Array, bounds: Bounds) -> Array:

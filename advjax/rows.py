@@ -36,3 +36,13 @@ def largest(x: Array) -> Array:
 def choose(condition: Array, x: Array, otherwise: Array) -> Array:
     """Whole examples by a (B,) condition."""
     return jnp.where(wide(condition, x), x, otherwise)
+
+
+def wide_total(x: Array) -> Array:
+    """``total``, shaped to broadcast over x."""
+    return wide(total(x), x)
+
+
+def wide_largest(x: Array) -> Array:
+    """``largest``, shaped to broadcast over x."""
+    return wide(largest(x), x)

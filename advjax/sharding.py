@@ -99,6 +99,10 @@ class Placement:
             return tree
         return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings)
 
+    def gather(self, tree: Any) -> Any:
+        """Inside a jitted function: whole arrays, on every device."""
+        return self.constrain(tree, jax.tree.map(lambda _: self.everywhere(), tree))
+
     def constrain_rows(self, tree: Any) -> Any:
         """Inside a jitted function: cuts a batch."""
         return self.constrain(tree, jax.tree.map(lambda _: self.rows(), tree))

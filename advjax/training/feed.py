@@ -57,8 +57,7 @@ class InMemory:
     def __init__(self, dataset: Any, batch_size: int, place: Placement):
         self._dataset, self._batch_size, self._place = dataset, batch_size, place
         on_device = data.device_data(dataset)
-        self._fingerprint = of_arrays((*on_device, getattr(dataset, 'fraction', 0.0)))
-        self._on_device = place.put(on_device)
+        self._on_device = place.put(on_device) if place.several else on_device
         self.batches_per_epoch = data.batches_per_epoch(dataset, batch_size)
         self.shape = tuple(on_device.images.shape[1:])
 
@@ -78,7 +77,8 @@ class InMemory:
 
     def fingerprint(self) -> str:
         """Of all images and labels."""
-        return self._fingerprint
+        images, labels = self._dataset.images, self._dataset.labels.astype(np.int32)
+        return of_arrays((images, labels, getattr(self._dataset, 'fraction', 0.0)))
 
     def close(self) -> None:
         """Nothing to close."""

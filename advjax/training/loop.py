@@ -86,12 +86,9 @@ def _compiled_step(
         x, y = program.augment(each, batch['image'], batch['label'])
         batch = place.constrain_rows({**batch, 'image': x, 'label': y})
     # Weights that are cut are gathered here: else it would be in every attack step.
-    whole = jax.tree.map(lambda _: place.everywhere(), state.params)
-    state = dataclasses.replace(state, params=place.constrain(state.params, whole))
+    state = dataclasses.replace(state, params=place.gather(state.params))
     state, metrics = step(method, state, batch, key)
-    everywhere = jax.tree.map(lambda _: place.everywhere(), metrics)
-    metrics = place.constrain(metrics, everywhere)
-    return place.constrain(state, place.of_state(state)), metrics
+    return place.constrain(state, place.of_state(state)), place.gather(metrics)
 
 
 _CHECK_EVERY = 50
@@ -397,7 +394,7 @@ class _Loop:
         known = self._known()
         bar.at(before + done, words, **known)
         for item in items:
-            while done < count:
+            for _ in range(replays - done % replays):
                 self.state, metrics = _compiled_step(
                     self.program, self.placed, self.state, source, item, draws
                 )
@@ -408,8 +405,6 @@ class _Loop:
                     bar.at(before + done, words, loss=f'{metrics["loss"]:.3f}', **known)
                     if done < count:
                         self._save()
-                if done % replays == 0:
-                    break
         self._check_finite()
         self._end_of_epoch()
 

@@ -4,13 +4,13 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from advjax import convolutions, models
 from advjax.types import Params
+from advjax.zoo.torch_init import torch_uniform
 
 _Conv = functools.partial(
     nnx.Conv, conv_general_dilated=convolutions.conv_general_dilated
@@ -69,13 +69,8 @@ def madry_mnist(
     return models.from_nnx(functools.partial(_MadryMnist, shape, num_classes, scale))
 
 
-def _torch_uniform(fan_in: int):
-    """PyTorch's default: weights and biases uniform in +-1 / sqrt(fan_in)."""
-    bound = fan_in**-0.5
-
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
+def _torch_default(fan_in: int):
+    init = torch_uniform(fan_in)
     return {'kernel_init': init, 'bias_init': init}
 
 
@@ -86,13 +81,13 @@ class _FastMnist(nnx.Module):
         size = (height // 4) * (width // 4) * two
 
         def conv(a, b):
-            options = _torch_uniform(16 * a)
+            options = _torch_default(16 * a)
             return _Conv(a, b, (4, 4), strides=2, padding=1, rngs=rngs, **options)
 
         self.conv1 = conv(channels, one)
         self.conv2 = conv(one, two)
-        self.full = nnx.Linear(size, full, rngs=rngs, **_torch_uniform(size))
-        self.out = nnx.Linear(full, num_classes, rngs=rngs, **_torch_uniform(full))
+        self.full = nnx.Linear(size, full, rngs=rngs, **_torch_default(size))
+        self.out = nnx.Linear(full, num_classes, rngs=rngs, **_torch_default(full))
 
     def features(self, x):
         x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))

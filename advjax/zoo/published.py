@@ -29,7 +29,7 @@ _NORMALISATION = re.compile(
 
 _COUNTERS = re.compile(r'(?:^|\.)(?:num_batches_tracked|n_averaged)$')
 
-_LEAVES = {
+LEAVES = {
     'kernel': 'weight',
     'scale': 'weight',
     'bias': 'bias',
@@ -58,7 +58,7 @@ class Naming(NamedTuple):
             prefix = f'{self.block(stage, number)}.'
         else:
             prefix, layer = '', path[0]
-        return f'{prefix}{self.layers[layer]}.{_LEAVES[path[-1]]}'
+        return f'{prefix}{self.layers[layer]}.{LEAVES[path[-1]]}'
 
 
 _BLOCK = {

@@ -13,7 +13,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -22,6 +21,7 @@ from advjax.types import Array
 from advjax.zoo.pixels import check_options, normalised
 from advjax.zoo.published import Naming, with_published
 from advjax.zoo.split_norm import SplitBatchNorm
+from advjax.zoo.torch_init import TORCH_INIT, torch_uniform
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 """Means of the channels of CIFAR-10, as Wong et al. 2020 and most others print them."""
@@ -29,8 +29,7 @@ CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2471, 0.2435, 0.2616)
 """Their standard deviations over all pixels."""
 
-# PyTorch's default, uniform in +-1 / sqrt(fan_in), and He's for what a ReLU reads.
-TORCH_INIT = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+# He's, for what a ReLU reads.
 KAIMING_INIT = nnx.initializers.variance_scaling(2, 'fan_out', 'normal')
 
 
@@ -197,14 +196,11 @@ class _Residual(nnx.Module):
         self.stages = nnx.List(stages)
         if plan.last_norm:
             self.norm = style.norm(before, rngs)
-        bound = before**-0.5
         self.out = nnx.Linear(
             before,
             plan.num_classes,
             kernel_init=TORCH_INIT,
-            bias_init=lambda key, shape, dtype=jnp.float32: jax.random.uniform(
-                key, shape, dtype, -bound, bound
-            ),
+            bias_init=torch_uniform(before),
             rngs=rngs,
         )
 

@@ -18,7 +18,6 @@ from advjax.types import Array
 from advjax.zoo.published import GOWAL_PREACT, KUANGLIU, TORCHVISION
 from advjax.zoo.residual import (
     KAIMING_INIT,
-    TORCH_INIT,
     Basic,
     Bottleneck,
     Plan,
@@ -26,6 +25,7 @@ from advjax.zoo.residual import (
     Style,
     build,
 )
+from advjax.zoo.torch_init import TORCH_INIT
 
 # The block, whether a norm closes the network, whether strides pad as 'SAME' does.
 _LAYOUTS = {

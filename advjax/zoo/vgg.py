@@ -9,37 +9,20 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from advjax import convolutions, models
 from advjax.types import Array
 from advjax.zoo.pixels import check_options, normalised
-from advjax.zoo.published import with_published
-from advjax.zoo.residual import TORCH_INIT
+from advjax.zoo.published import LEAVES, with_published
 from advjax.zoo.split_norm import SplitBatchNorm
+from advjax.zoo.torch_init import TORCH_INIT, torch_uniform
 
 # Convolutions of each stage, and the features of all stages.
 _VGG11 = (1, 1, 2, 2, 2)
 _VGG16 = (2, 2, 3, 3, 3)
 _WIDTHS = (64, 128, 256, 512, 512)
-
-_LEAVES = {
-    'kernel': 'weight',
-    'scale': 'weight',
-    'bias': 'bias',
-    'mean': 'running_mean',
-    'var': 'running_var',
-}
-
-
-def _torch_bias(fan_in: int) -> Callable[..., Array]:
-    """PyTorch's default: uniform in +-1 / sqrt(fan_in)."""
-    bound = fan_in**-0.5
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
-        key, shape, dtype, -bound, bound
-    )
 
 
 class _Vgg(nnx.Module):
@@ -67,7 +50,7 @@ class _Vgg(nnx.Module):
                 padding=1,
                 dtype=dtype,
                 kernel_init=TORCH_INIT,
-                bias_init=_torch_bias(9 * a),
+                bias_init=torch_uniform(9 * a),
                 conv_general_dilated=convolutions.conv_general_dilated,
                 rngs=rngs,
             )
@@ -80,7 +63,7 @@ class _Vgg(nnx.Module):
             widths[-1],
             num_classes,
             kernel_init=TORCH_INIT,
-            bias_init=_torch_bias(widths[-1]),
+            bias_init=torch_uniform(widths[-1]),
             rngs=rngs,
         )
 
@@ -113,9 +96,9 @@ def _naming(stages: tuple[int, ...]) -> Callable[[Sequence[Any]], str]:
     def name(path):
         kind, *rest, leaf = path
         if kind == 'out':
-            return f'classifier.{_LEAVES[leaf]}'
+            return f'classifier.{LEAVES[leaf]}'
         number = numbers[rest[0]] + (1 if kind == 'norms' else 0)
-        return f'features.{number}.{_LEAVES[leaf]}'
+        return f'features.{number}.{LEAVES[leaf]}'
 
     return name
 
