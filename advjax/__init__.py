@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from advjax import defenses as defenses
     from advjax import evaluation as evaluation
     from advjax import features as features
+    from advjax import files as files
     from advjax import geometry as geometry
     from advjax import keys as keys
     from advjax import losses as losses
+    from advjax import masks as masks
     from advjax import models as models
+    from advjax import projections as projections
+    from advjax import sharding as sharding
+    from advjax import testing as testing
     from advjax import training as training
     from advjax import types as types
     from advjax import zoo as zoo
@@ -38,8 +43,9 @@ if TYPE_CHECKING:
     from advjax.balls import linf as linf
 
 _ROOMS = (
-    'attacks', 'balls', 'certify', 'data', 'defenses', 'evaluation', 'features',
-    'geometry', 'keys', 'losses', 'models', 'training', 'types', 'zoo',
+    'attacks', 'balls', 'certify', 'data', 'defenses', 'evaluation', 'features', 'files',
+    'geometry', 'keys', 'losses', 'masks', 'models', 'projections', 'sharding', 'testing',
+    'training', 'types', 'zoo',
 )  # fmt: skip
 _BALLS = ('l0', 'l1', 'l2', 'linf')
 

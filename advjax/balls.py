@@ -15,7 +15,7 @@ returned bit for bit. All norms are per example, over every axis but the first.
 """
 
 import dataclasses
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,8 @@ import numpy as np
 from flax import struct
 
 from advjax import keys, projections, rows
-from advjax.projections import Bounds
 from advjax.projections import wide as _wide
-from advjax.types import Array, HostArray, Key, dataclass
+from advjax.types import Array, Ball, Bounds, HostArray, Key, dataclass
 
 TOLERANCE = 1e-6
 """A point counts as inside when ``norm <= eps + TOLERANCE * max(eps, 1)``.
@@ -33,20 +32,6 @@ TOLERANCE = 1e-6
 One unit in the last place of a float32 pixel near 1 is 6e-8; summed over an
 image the rounding of ``x0 + delta`` stays well below this.
 """
-
-
-class Ball(Protocol):
-    """What attacks, training and evaluation ask of a set of perturbations."""
-
-    @property
-    def eps(self) -> Array: ...  # noqa: D102
-    @property
-    def bounds(self) -> Bounds: ...  # noqa: D102
-    def project(self, x: Array, x0: Array) -> Array: ...  # noqa: D102
-    def sample(self, key: Key, x0: Array) -> Array: ...  # noqa: D102
-    def steepest(self, grad: Array) -> Array: ...  # noqa: D102
-    def norm(self, delta: Array) -> Array: ...  # noqa: D102
-    def contains(self, x: Array, x0: Array) -> Array: ...  # noqa: D102
 
 
 def limit(eps: Any) -> Any:
@@ -61,6 +46,34 @@ def contains(ball: Ball, x: Array, x0: Array) -> Array:
         low, high = ball.bounds
         inside &= jnp.all((x >= low) & (x <= high), axis=tuple(range(1, x.ndim)))
     return inside
+
+
+def _anywhere(ball: Ball, x: Array, otherwise: Array | float = 0.0) -> Array:
+    """Every coordinate may change."""
+    del ball, otherwise
+    return x
+
+
+def _with_eps(ball: Any, eps: Array) -> Any:
+    """The same ball with another radius."""
+    return dataclasses.replace(ball, eps=eps)
+
+
+def _unbounded(ball: Any) -> Any:
+    """The same ball without bounds."""
+    return dataclasses.replace(ball, bounds=None)
+
+
+def _take(ball: Any, index: HostArray, size: int) -> Any:
+    """The same ball for some of ``size`` examples: a radius of each is indexed."""
+    if jnp.ndim(ball.eps) == 0:
+        return ball
+    if ball.eps.shape != (size,):
+        raise ValueError(
+            f'eps must have shape () or ({size},), one radius per example, '
+            f'got {ball.eps.shape}'
+        )
+    return dataclasses.replace(ball, eps=jnp.asarray(ball.eps)[index])
 
 
 def _span(ball: Ball) -> float:
@@ -88,7 +101,7 @@ class Linf:
 
     eps: Array
     bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
-    kind = 'linf'
+    norm_name = 'linf'
 
     def project(self, x: Array, x0: Array) -> Array:
         """Exact: clips to the cube, then to the bounds."""
@@ -110,6 +123,10 @@ class Linf:
         return rows.largest(jnp.abs(delta))
 
     contains = contains
+    confine = _anywhere
+    with_eps = _with_eps
+    unbounded = _unbounded
+    take = _take
 
 
 @dataclass
@@ -118,7 +135,7 @@ class L2:
 
     eps: Array
     bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
-    kind = 'l2'
+    norm_name = 'l2'
 
     def project(self, x: Array, x0: Array) -> Array:
         """Exact Euclidean projection on the ball intersected with the bounds."""
@@ -139,17 +156,17 @@ class L2:
 
     def steepest(self, grad: Array) -> Array:
         """The gradient over its norm; zero where it is zero."""
-        scale = _wide(rows.largest(jnp.abs(grad)), grad)
-        scaled = projections.divide(grad, jnp.broadcast_to(scale, grad.shape), 0.0)
-        return projections.divide(
-            scaled, jnp.broadcast_to(projections.euclidean(scaled), grad.shape), 0.0
-        )
+        return projections.unit(grad)
 
     def norm(self, delta: Array) -> Array:
         """Euclidean norm, (B,)."""
         return projections.euclidean(delta).reshape(delta.shape[0])
 
     contains = contains
+    confine = _anywhere
+    with_eps = _with_eps
+    unbounded = _unbounded
+    take = _take
 
 
 @dataclass
@@ -158,7 +175,7 @@ class L1:
 
     eps: Array
     bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
-    kind = 'l1'
+    norm_name = 'l1'
 
     def project(self, x: Array, x0: Array) -> Array:
         """Exact Euclidean projection on the ball intersected with the bounds."""
@@ -188,6 +205,10 @@ class L1:
         return rows.total(jnp.abs(delta))
 
     contains = contains
+    confine = _anywhere
+    with_eps = _with_eps
+    unbounded = _unbounded
+    take = _take
 
 
 @dataclass
@@ -199,7 +220,7 @@ class L0:
 
     eps: Array
     bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
-    kind = 'l0'
+    norm_name = 'l0'
 
     def project(self, x: Array, x0: Array) -> Array:
         """Exact: keeps the floor(eps) coordinates that lower the distance most."""
@@ -237,6 +258,10 @@ class L0:
         return rows.total((delta != 0).astype(delta.dtype))
 
     contains = contains
+    confine = _anywhere
+    with_eps = _with_eps
+    unbounded = _unbounded
+    take = _take
 
 
 def _count(eps: Array, x: Array) -> Array:
@@ -315,17 +340,6 @@ def of_norm(norm: str, eps: float | HostArray, bounds: Bounds = (0.0, 1.0)) -> B
     return made[norm](eps, bounds)
 
 
-def kind(ball: Ball) -> str:
-    """The norm of a ball: 'linf', 'l2', 'l1', 'l0', or 'other' for a user's own."""
-    return getattr(ball, 'kind', 'other')
-
-
-def confine(ball: Ball, x: Array, otherwise: Array | float = 0.0) -> Array:
-    """Keeps x where a masked ball allows a change; elsewhere it is ``otherwise``."""
-    allowed: Any = getattr(ball, 'allowed', None)
-    return x if allowed is None else jnp.where(allowed(x), x, otherwise)
-
-
 def clip(ball: Ball, x: Array) -> Array:
     """Keeps x within the bounds of a ball, if it has any."""
     return x if ball.bounds is None else jnp.clip(x, *ball.bounds)
@@ -333,7 +347,7 @@ def clip(ball: Ball, x: Array) -> Array:
 
 def inside(ball: Ball, x: Array, x0: Array) -> Array:
     """Keeps x within the bounds, and at x0 where a masked ball allows no change."""
-    return clip(ball, confine(ball, x, x0))
+    return clip(ball, ball.confine(x, x0))
 
 
 def radius(ball: Ball, x0: Array) -> Array:
@@ -345,27 +359,47 @@ def radius(ball: Ball, x0: Array) -> Array:
     size = float(np.prod(x0.shape[1:]))
     span = _span(ball)
     longest = {'linf': span, 'l2': span * size**0.5, 'l1': span * size, 'l0': size}
-    most = longest.get(kind(ball), np.inf)
+    most = longest.get(ball.norm_name, np.inf)
     eps = jnp.broadcast_to(jnp.asarray(ball.eps, x0.dtype), x0.shape[:1])
     eps = jnp.minimum(eps, jnp.asarray(most, x0.dtype))
     return jnp.where(jnp.isfinite(eps), eps, 1)
 
 
 def as_ball(ball: Any) -> Ball:
-    """A ball as it is; a number as the radius of ``linf`` on [0, 1]."""
-    return ball if hasattr(ball, 'project') else linf(ball)
+    """A ball as it is; a number as the radius of ``linf`` on [0, 1].
+
+    Raises:
+      ValueError: for anything else, naming what it lacks to be a ball.
+    """
+    if isinstance(ball, Ball):
+        if jax.tree_util.all_leaves([ball]):
+            raise ValueError(
+                'ball must be a pytree, whose radius can be an argument: decorate '
+                f'{type(ball).__name__} with advjax.types.dataclass'
+            )
+        return ball
+    if _is_radius(ball):
+        return linf(ball)
+    members = sorted(name for name in dir(Ball) if not name.startswith('_'))
+    missing = [name for name in members if name not in dir(ball)]
+    raise ValueError(
+        f'ball must be a radius of linf, or a ball, which has {members}: '
+        f'{ball!r} lacks {missing}'
+    )
+
+
+def _is_radius(value: object) -> bool:
+    number = int | float | np.number | np.ndarray | jax.Array
+    return isinstance(value, number) and not isinstance(value, bool)
 
 
 def stands_for_ball(value: object) -> bool:
     """Whether ``as_ball`` is meant for it: a ball or a radius, and not an attack."""
-    number = int | float | np.number | np.ndarray | jax.Array
-    return isinstance(value, number) or _is_ball(value)
+    return _is_radius(value) or _is_ball(value)
 
 
 def _is_ball(node: object) -> bool:
-    return isinstance(node, Linf | L2 | L1 | L0) or (
-        hasattr(node, 'project') and hasattr(node, 'steepest')
-    )
+    return isinstance(node, Ball)
 
 
 def of(attack: object) -> list[Ball]:
@@ -380,16 +414,9 @@ def with_eps(attack: Any, eps: Array) -> Any:
     """
 
     def one(node):
-        return _with_eps(node, eps) if _is_ball(node) else node
+        return node.with_eps(eps) if _is_ball(node) else node
 
     return jax.tree.map(one, attack, is_leaf=_is_ball)
-
-
-def _with_eps(ball: Any, eps: Array) -> Any:
-    # A ball around another ball knows where its radius is.
-    if hasattr(ball, 'with_eps'):
-        return ball.with_eps(eps)
-    return dataclasses.replace(ball, eps=eps)
 
 
 def take(attack: Any, index: HostArray, size: int) -> Any:
@@ -405,17 +432,6 @@ def take(attack: Any, index: HostArray, size: int) -> Any:
     """
 
     def one(node):
-        if not _is_ball(node):
-            return node
-        if hasattr(node, 'take'):
-            node = node.take(index, size)
-        if jnp.ndim(node.eps) == 0:
-            return node
-        if node.eps.shape != (size,):
-            raise ValueError(
-                f'eps must have shape () or ({size},), one radius per example, '
-                f'got {node.eps.shape}'
-            )
-        return _with_eps(node, jnp.asarray(node.eps)[index])
+        return node.take(index, size) if _is_ball(node) else node
 
     return jax.tree.map(one, attack, is_leaf=_is_ball)

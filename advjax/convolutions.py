@@ -403,14 +403,19 @@ def _replace(eqn: jec.JaxprEqn, rule: Callable) -> jec.JaxprEqn:
     )
     if not same:
         return eqn
-    keep = ('invars', 'outvars', 'source_info', 'ctx')
-    return call.replace(**{key: getattr(eqn, key) for key in keep})
+    return call.replace(
+        invars=eqn.invars,
+        outvars=eqn.outvars,
+        source_info=eqn.source_info,
+        ctx=eqn.ctx,
+    )
 
 
 def _rewrite_eqn(eqn: jec.JaxprEqn) -> jec.JaxprEqn:
     name = eqn.primitive.name
     if name in _RULES:
-        shardings = (getattr(v.aval, 'sharding', None) for v in eqn.outvars)
+        avals = (v.aval for v in eqn.outvars)
+        shardings = (a.sharding for a in avals if isinstance(a, jax.core.ShapedArray))
         if any(axis is not None for s in shardings if s for axis in s.spec):
             # The types of explicitly sharded arrays would need care in every step.
             return eqn

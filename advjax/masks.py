@@ -1,26 +1,24 @@
 """Balls in which only some coordinates may change: patches, regions, features."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.balls import Ball, Bounds, as_ball, contains, kind, with_eps
-from advjax.types import Array, HostArray, Key, dataclass
+from advjax.balls import as_ball, contains
+from advjax.types import Array, Ball, Bounds, HostArray, Key, dataclass
 
 
 @dataclass
 class Masked:
     """A ball in which only some coordinates may change; build it with ``masked``."""
 
-    ball: Any
+    ball: Ball
     mask: Array
 
     @property
-    def kind(self) -> str:
+    def norm_name(self) -> str:
         """The norm of the ball."""
-        return kind(self.ball)
+        return self.ball.norm_name
 
     @property
     def eps(self) -> Array:
@@ -41,27 +39,35 @@ class Masked:
             )
         return jnp.broadcast_to(self.mask, x.shape)
 
+    def confine(self, x: Array, otherwise: Array | float = 0.0) -> Array:
+        """``x`` where the mask allows a change, elsewhere ``otherwise``."""
+        return jnp.where(self.allowed(x), x, otherwise)
+
     def with_eps(self, eps: Array) -> 'Masked':
         """The same mask on a ball of another radius."""
-        return Masked(ball=with_eps(self.ball, eps), mask=self.mask)
+        return Masked(ball=self.ball.with_eps(eps), mask=self.mask)
+
+    def unbounded(self) -> 'Masked':
+        """The same mask on a ball without bounds."""
+        return Masked(ball=self.ball.unbounded(), mask=self.mask)
 
     def take(self, index: HostArray, size: int) -> 'Masked':
         """The same ball for some of ``size`` examples."""
         each = self.mask.shape[0] == size and size > 1
-        return Masked(ball=self.ball, mask=self.mask[index] if each else self.mask)
+        mask = self.mask[index] if each else self.mask
+        return Masked(ball=self.ball.take(index, size), mask=mask)
 
     def project(self, x: Array, x0: Array) -> Array:
         """Exact: the norm is monotone, so first the mask, then the ball."""
-        return self.ball.project(jnp.where(self.allowed(x), x, x0), x0)
+        return self.ball.project(self.confine(x, x0), x0)
 
     def sample(self, key: Key, x0: Array) -> Array:
         """A draw from the ball, of which the masked coordinates are kept."""
-        drawn = self.ball.sample(key, x0)
-        return jnp.where(self.allowed(x0), drawn, x0)
+        return self.confine(self.ball.sample(key, x0), x0)
 
     def steepest(self, grad: Array) -> Array:
         """The steepest direction among the allowed coordinates."""
-        return self.ball.steepest(jnp.where(self.allowed(grad), grad, 0))
+        return self.ball.steepest(self.confine(grad))
 
     def norm(self, delta: Array) -> Array:
         """The norm of the ball; infinite where a forbidden coordinate moved."""

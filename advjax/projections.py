@@ -13,9 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import rows
-from advjax.types import Array
-
-Bounds = tuple[float, float] | None
+from advjax.types import Array, Bounds
 
 
 def linf(x: Array, x0: Array, eps: Array, bounds: Bounds) -> Array:
@@ -148,6 +146,13 @@ def _ratio_jvp(primals, tangents):
     (a, b), (da, db) = primals, tangents
     ratio = _ratio(a, b)
     return ratio, (da - ratio * db) / b
+
+
+def unit(x: Array) -> Array:
+    """Every example over its Euclidean norm; zero where it is zero."""
+    scale = wide(rows.largest(jnp.abs(x)), x)
+    scaled = divide(x, jnp.broadcast_to(scale, x.shape), 0.0)
+    return divide(scaled, jnp.broadcast_to(euclidean(scaled), x.shape), 0.0)
 
 
 def divide(a: Array, b: Array, otherwise: float) -> Array:

@@ -219,7 +219,8 @@ def beside(model: Any, tree: Any) -> Any:
     evenly.
     """
     leaves = jax.tree.leaves(model)
-    at = getattr(leaves[0], 'sharding', None) if leaves else None
+    first = leaves[0] if leaves else None
+    at = first.sharding if isinstance(first, jax.Array) else None
     if not isinstance(at, NamedSharding) or not isinstance(at.mesh, Mesh):
         return tree
     if at.mesh.shape.get(DATA, 1) == 1:

@@ -1,7 +1,9 @@
-"""The vocabulary: what a logits function, an objective and an attack are.
+"""The vocabulary: what a logits function, a ball, an attack and a search are.
 
 Everything in advjax is built from four callables. None of them is a class to
-inherit from: a plain function with the right signature is one.
+inherit from: a plain function with the right signature is one. What has more than one
+member is a protocol below, and no code of the library asks for a member that no
+protocol names.
 
     logits_fn(x) -> logits                     (B, ...) -> (B, K)
     objective(x) -> value                      (B, ...) -> (B,), maximised
@@ -14,8 +16,15 @@ example (see ``advjax.keys``).
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, dataclass_transform
+from collections.abc import Callable, Mapping
+from typing import (
+    Any,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    dataclass_transform,
+    runtime_checkable,
+)
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +36,7 @@ Key = jax.Array
 Params = Any
 State = Any
 
+Bounds = tuple[float, float] | None
 LogitsFn = Callable[[Array], Array]
 Objective = Callable[[Array], Array]
 
@@ -37,14 +47,156 @@ Loss = Callable[..., Array]
 
 
 class Attack(Protocol):
-    """A search for the worst input near ``x``.
+    """A search for the worst input near ``x``, as its user calls it.
 
-    Our own attacks also take ``target``, a (B,) array of classes to be reached,
-    and carry ``calls``, the number of times one example passes the model.
+    A plain function is one. An attack that can be aimed also takes ``target``, the
+    (B,) classes to be reached.
     """
 
     def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
         """Returns an array like ``x``."""
+        ...
+
+
+class Found(NamedTuple):
+    """What a search found.
+
+    Attributes:
+      x: (B, ...) the best point.
+      rank: (B,) how adversarial the model is there, positive where the goal is
+        reached; or None where the search did not measure it.
+      queries: (B,) model calls spent on every example, -1 where unknown.
+    """
+
+    x: Array
+    rank: Array | None
+    queries: Array
+
+
+class Aims(Protocol):
+    """What a search wants, of any kind: ``Goal``, or an objective to be maximised."""
+
+    def value(self, x: Array, key: Key) -> Array:
+        """The value to climb, (B,); ``key`` holds (B,) keys, for random models."""
+        ...
+
+    def value_and_rank(self, x: Array, key: Key) -> tuple[Array, Array]:
+        """The value to climb and the rank to keep by, (B,) each, in one model call."""
+        ...
+
+    def with_loss(self, loss: Loss) -> Any:
+        """The same goal, climbed along another loss, if it has one."""
+        ...
+
+
+@runtime_checkable
+class Search(Protocol):
+    """An attack, as its author writes it: see ``advjax.attacks.search``.
+
+    Attributes:
+      calls: how often one example passes the model, at most; a pass with its gradient
+        counts once. None if it is not known beforehand.
+      ranked: whether ``Found.rank`` is given. Where it is not, a combinator ranks the
+        result by a model call of its own.
+    """
+
+    @property
+    def calls(self) -> int | None: ...  # noqa: D102
+    @property
+    def ranked(self) -> bool: ...  # noqa: D102
+    def search(self, goal: Any, key: Key, x: Array) -> Found:
+        """Searches around ``x`` with (B,) keys."""
+        ...
+
+
+@runtime_checkable
+class Maximizes(Protocol):
+    """An attack that climbs any objective, and not only the loss of a classifier."""
+
+    def maximize(self, objective: Objective, key: Key, x0: Array) -> Array:
+        """Searches the ball around ``x0``."""
+        ...
+
+
+@runtime_checkable
+class Composite(Protocol):
+    """An attack made of attacks, whose worst result counts."""
+
+    def parts(self) -> Mapping[str, Any]:
+        """The attacks by name, in order, with the draws they have inside of it.
+
+        A cascade runs each on what the ones before left standing.
+        """
+        ...
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """A model with random answers. Attacks take expectations over its draws."""
+
+    def sample(self, key: Key, x: Array) -> Array:
+        """Logits (S, B, K) of S draws; ``key`` is one key or one per example."""
+        ...
+
+    def __call__(self, x: Array) -> Array:
+        """Logits (B, K), the same in every call."""
+        ...
+
+
+@runtime_checkable
+class Ball(Protocol):
+    """Where an adversary may go: all that the library asks of a set of perturbations.
+
+    Yours is any class with these members that is a pytree, such as one decorated with
+    ``advjax.types.dataclass``. Norms are per example, over every axis but the first.
+
+    Attributes:
+      eps: the radius, () or (B,).
+      bounds: the valid range (low, high), or None.
+      norm_name: 'linf', 'l2', 'l1', 'l0', or a name of your own.
+    """
+
+    @property
+    def eps(self) -> Array: ...  # noqa: D102
+    @property
+    def bounds(self) -> Bounds: ...  # noqa: D102
+    @property
+    def norm_name(self) -> str: ...  # noqa: D102
+
+    def project(self, x: Array, x0: Array) -> Array:
+        """The closest point of the ball around x0, intersected with the bounds."""
+        ...
+
+    def sample(self, key: Key, x0: Array) -> Array:
+        """A uniform draw from the ball, moved inside the bounds."""
+        ...
+
+    def steepest(self, grad: Array) -> Array:
+        """Argmax <grad, d> over the unit ball."""
+        ...
+
+    def norm(self, delta: Array) -> Array:
+        """The norm of every example, (B,)."""
+        ...
+
+    def contains(self, x: Array, x0: Array) -> Array:
+        """Membership (B,), with the tolerance of the library."""
+        ...
+
+    def confine(self, x: Array, otherwise: Array | float = 0.0) -> Array:
+        """``x`` where a coordinate may change, elsewhere ``otherwise``."""
+        ...
+
+    def with_eps(self, eps: Array) -> 'Ball':
+        """The same ball with another radius."""
+        ...
+
+    def unbounded(self) -> 'Ball':
+        """The same ball without bounds."""
+        ...
+
+    def take(self, index: HostArray, size: int) -> 'Ball':
+        """The same ball for some of ``size`` examples."""
         ...
 
 
@@ -70,14 +222,16 @@ def dataclass(cls: type[T]) -> type[T]:
     children = [name for name in child if child[name]]
     static = [name for name in child if not child[name]]
 
+    def values(node: Any, names: list[str]) -> list:
+        return [getattr(node, name) for name in names]  # The fields declared above.
+
     def flatten_with_keys(node: Any) -> tuple[list, tuple]:
-        keyed = [(jax.tree_util.GetAttrKey(n), getattr(node, n)) for n in children]
-        return keyed, tuple(getattr(node, n) for n in static)
+        keys = [jax.tree_util.GetAttrKey(name) for name in children]
+        keyed = list(zip(keys, values(node, children), strict=True))
+        return keyed, tuple(values(node, static))
 
     def flatten(node: Any) -> tuple[list, tuple]:
-        return [getattr(node, n) for n in children], tuple(
-            getattr(node, n) for n in static
-        )
+        return values(node, children), tuple(values(node, static))
 
     def unflatten(aux: tuple, values: Any) -> Any:
         node = object.__new__(made)

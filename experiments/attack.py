@@ -122,7 +122,7 @@ def build(config: Config, entry: Entry, norm: str, eps: float, classes: int) -> 
         options['loss'] = getattr(losses, options['loss'])
     if entry.name == 'autoattack':
         options['classes'] = classes
-    radius = None if entry.goal == 'minimum norm' else eps
+    radius = None if entry.looks_for == 'minimum norm' else eps
     attack = entry.build(norm, radius, **options)
     if config.targets:
         attack = attacks.targeted(attack, config.targets)
@@ -158,7 +158,7 @@ def describe(
         # A member of AutoAttack is a form of an attack of its own.
         own = known.get(row['name'].split('_')[0], entry)
         row['description'] = f'{own.knowledge}; {own.paper}'
-    if entry.goal == 'minimum norm':
+    if entry.looks_for == 'minimum norm':
         known = found.clean_correct & np.isfinite(found.distance)
         distances, robust = found.distance[known], found.accuracy_at(eps)
         net['robust_accuracy'] = robust
@@ -212,7 +212,11 @@ def main(config: Config, folder: Path | None, progress: bool) -> dict[str, Any]:
         norm = entry.norms[0]
     eps = config.eps
     if eps is None:
-        if norm != settings['norm'] and entry.norms and entry.goal != 'minimum norm':
+        if (
+            norm != settings['norm']
+            and entry.norms
+            and entry.looks_for != 'minimum norm'
+        ):
             raise ValueError(
                 f'eps must be given for norm {norm}: the run was trained with '
                 f'{settings["norm"]}'
@@ -227,7 +231,7 @@ def main(config: Config, folder: Path | None, progress: bool) -> dict[str, Any]:
         test = test._replace(images=test.images[kept], labels=test.labels[kept])
     attack = build(config, entry, norm, eps, len(test.class_names))
     ball = balls.of_norm(norm, eps)
-    if entry.goal == 'minimum norm':
+    if entry.looks_for == 'minimum norm':
         ball = balls.with_eps(ball, np.float32(np.inf))
     elif not entry.norms:
         # A moved image is in no ball; its range and the answer are what is checked.

@@ -54,7 +54,7 @@ def test_bpda_breaks_a_defence_without_gradients():
     f, (x, _) = network(), images()
     shielded, opened = (jax.tree_util.Partial(g, f) for g in (_defended, _circumvented))
     y = jnp.argmax(shielded(x), axis=1)
-    attack = attacks.pgd(balls.linf(0.15), 10, start=attacks.clean)
+    attack = attacks.pgd(balls.linf(0.15), 10, start=attacks.starts.clean)
     blind = run(attack, shielded, KEY, x, y)
     np.testing.assert_array_equal(blind, x)
     seeing = run(attack, opened, KEY, x, y)
@@ -100,8 +100,8 @@ def test_eot_averages_loss_and_gradient_over_an_examples_own_draws():
 
     @jax.jit
     def seen(f, key, x, y):
-        goal = attacks.Goal(f, losses.cross_entropy, y)
-        return jax.value_and_grad(lambda x: jnp.sum(goal.evaluate(x, key)[0]))(x)
+        goal = attacks.goal(f, y, loss=losses.cross_entropy)
+        return jax.value_and_grad(lambda x: jnp.sum(goal.value(x, key)))(x)
 
     value, slope = seen(randomised, each, x, y)
     total, gradient = 0.0, np.zeros(x.shape)
@@ -405,7 +405,7 @@ def linear(leaves):
 def test_chosen_leaves_share_one_ball():
     """The maximum of <w, delta> over a joint L2 ball is eps w / |w|."""
     before, w, eps = tree(), slopes(), 0.7
-    attack = attacks.pgd(balls.l2(eps, bounds=None), 5, start=attacks.clean)
+    attack = attacks.pgd(balls.l2(eps, bounds=None), 5, start=attacks.starts.clean)
     seen = []
 
     def chosen(path, leaf):

@@ -9,7 +9,8 @@ import pytest
 
 from advjax import attacks, balls, keys, losses
 from advjax.attacks import apgd_l1 as l1_module
-from advjax.attacks.apgd import surface
+from advjax.attacks.apgd import checkpoints, surface
+from advjax.attacks.search import nothing
 from tests import contract, reference, reference_attacks
 
 BATCH, SIZE, HIDDEN, CLASSES = 4, 12, 16, 5
@@ -74,7 +75,7 @@ def problem(seed=SEED):
 
 def start_of(ball, x, direction):
     """A point on the surface of the ball, moved into the range."""
-    norm = np.abs(direction).max(1) if ball.kind == 'linf' else None
+    norm = np.abs(direction).max(1) if ball.norm_name == 'linf' else None
     norm = np.sqrt((direction**2).sum(1)) if norm is None else norm
     point = x + 0.9 * np.asarray(ball.eps) * direction / norm[:, None]
     return point if ball.bounds is None else np.clip(point, *ball.bounds)
@@ -87,21 +88,20 @@ def given(ball, key, x0):
 
 @jax.jit
 def recorded(attack, f, x, y, target, start, gaps):
-    """Every iterate of Apgd.init, step and check; its state before each check."""
-    objective = attacks.Goal(f, attack.loss, y, target)
+    """Every iterate of Apgd.init, move and check; its state before each check."""
+    objective = attacks.goal(f, y, target, loss=attack.loss)
     each = keys.per_example(KEY, x.shape[0])
     beginning = attack.replace(start=lambda ball, key, x0: start)
     state = beginning.init(objective, each, x)
 
-    def body(state, step):
-        i, gap = step
+    def body(state, gap):
         size = state.size
-        moved = attack.step(objective, x, each, state, i)
+        moved = attack.move(objective, x, state)
         checked = attack.check(moved, gap)
         halved = checked.size < moved.size
-        return checked, (moved.x, moved.value, size, halved, moved.rank)
+        return checked, (moved.x, moved.value, size, halved)
 
-    last, rows = jax.lax.scan(body, state, (jnp.arange(len(gaps)), gaps))
+    last, rows = jax.lax.scan(body, state, gaps)
     return (state.x, state.value), rows, last
 
 
@@ -124,7 +124,7 @@ def compared(norm, name, steps, rho=0.75):
     attack = attacks.apgd(ball, MOST, LOSSES[name][0], rho, start=given)
     start = start_of(ball, x, direction)
     gaps = np.zeros(MOST, np.int32)
-    gaps[:steps] = attacks.checkpoints(steps)
+    gaps[:steps] = checkpoints(steps)
     # In float64 no comparison of two losses hangs on a rounding error.
     with jax.enable_x64(True):
         (first, value), rows, last = recorded(attack, f, x, y, aim, start, gaps)
@@ -176,7 +176,7 @@ def same_decisions(run, norm, halved, sizes):
 @pytest.mark.parametrize('norm', NORMS)
 def test_iterates_are_those_of_the_transcription(norm, name, steps):
     run, iterates, values, sizes, halved, _ = compared(norm, name, steps)
-    at = np.flatnonzero(attacks.checkpoints(steps)) + 1
+    at = np.flatnonzero(checkpoints(steps)) + 1
     np.testing.assert_array_equal(at, run.checkpoints)
     same_decisions(run, norm, halved, sizes)
     np.testing.assert_allclose(iterates, run.iterates, atol=1e-4)
@@ -197,13 +197,13 @@ def test_the_runs_go_both_ways_at_checkpoints(norm, name):
 
 
 def test_checkpoints():
-    gaps = attacks.checkpoints(100)
+    gaps = checkpoints(100)
     np.testing.assert_array_equal(
         np.flatnonzero(gaps) + 1, [22, 41, 57, 70, 80, 87, 93, 99]
     )
     np.testing.assert_array_equal(gaps[gaps > 0], [22, 19, 16, 13, 10, 7, 6, 6])
     for steps in (1, 2, 3, 5, 10, 33, 100, 1000):
-        gaps = attacks.checkpoints(steps)
+        gaps = checkpoints(steps)
         at = reference_attacks.apgd_checkpoints(steps)
         np.testing.assert_array_equal(np.flatnonzero(gaps) + 1, at)
         np.testing.assert_array_equal(gaps[gaps > 0], np.diff([0, *at]))
@@ -213,7 +213,7 @@ def test_checkpoints():
 # ------------------------------------------------------------------------- the whole
 
 WHOLE = [balls.linf(0.08), balls.l2(0.25), balls.l1(0.6)]
-kinds = pytest.mark.parametrize('ball', WHOLE, ids=lambda ball: ball.kind)
+kinds = pytest.mark.parametrize('ball', WHOLE, ids=lambda ball: ball.norm_name)
 
 
 def at_points(objective, x0):
@@ -235,7 +235,7 @@ def test_the_result_is_the_evaluated_point_of_largest_margin(ball):
     adv = jax.jit(lambda x, y: attack(recording, KEY, x, y))(x, y)
     jax.effects_barrier()
     assert len(seen) == attack.calls
-    if ball.kind == 'l1':  # The larger radii do not count.
+    if ball.norm_name == 'l1':  # The larger radii do not count.
         seen = [p for p in seen if np.asarray(ball.contains(p, x)).all()]
         assert len(seen) >= 9
     margins = np.stack([contract.margin(f, p, y) for p in seen])
@@ -287,15 +287,15 @@ def test_calls_are_counted(ball):
     for steps in (1, 7, 10, 33):
         attack = attacks.apgd(ball, steps)
         assert attack.calls == steps + (
-            3 if ball.kind == 'l1' and steps > 2 else 1
-        ) or (ball.kind == 'l1' and steps == 1 and attack.calls == 6)
+            3 if ball.norm_name == 'l1' and steps > 2 else 1
+        ) or (ball.norm_name == 'l1' and steps == 1 and attack.calls == 6)
 
 
 def test_rho_decides_the_halvings():
     """With rho = 1 every checkpoint halves; with rho = 0 only those that are stuck."""
     _, f, x, y, _, direction = problem()
     ball = NORMS['linf'][0]
-    start, gaps = start_of(ball, x, direction), attacks.checkpoints(MOST)
+    start, gaps = start_of(ball, x, direction), checkpoints(MOST)
     always, rarely = (
         recorded(
             attacks.apgd(ball, MOST, start=given, rho=rho), f, x, y, None, start, gaps
@@ -330,20 +330,22 @@ L1 = balls.l1(1.0)
 
 @jax.jit
 def recorded_l1(attack, f, key, x0, y, start):
-    """Every iterate of one radius, by ApgdL1.init, step and check."""
-    objective = attacks.Goal(f, attack.loss, y)
+    """Every iterate of one radius, by ApgdL1.init, move, begin and check."""
+    objective = attacks.goal(f, y, loss=attack.loss)
     each = keys.per_example(key, x0.shape[0])
-    state, _ = attack.init(objective, each, start, x0, True)
-    every = max(int(0.04 * attack.steps), 1)
+    state = attack.init(objective, each, x0)._replace(best=start)
+    radius = balls.radius(attack.ball, x0)
 
-    def body(state, i):
+    def body(state, row):
         size, density = state.size, state.density
-        moved, _ = attack.step(objective, x0, each, state)
-        checked = attack.check(x0, moved, i % every == 0)
-        return checked, (moved.x, size, density)
+        moved = attack.move(objective, x0, state, attack.ball, row)
+        begun, checked = (at(moved, x0, radius) for at in (attack.begin, attack.check))
+        adapted = l1_module._pick(row.checks, checked, moved)
+        return l1_module._pick(row.begins, begun, adapted), (moved.x, size, density)
 
-    last, rows = jax.lax.scan(body, state, jnp.arange(1, attack.steps + 1))
-    return rows, last
+    last, rows = jax.lax.scan(body, state, attack._plan())
+    # The first row is the start.
+    return [row[1:] for row in rows], last
 
 
 def l1_start(x, key=KEY):
@@ -420,8 +422,11 @@ def test_as_many_coordinates_move_as_in_whole_numbers():
             best=best,
             best_value=jnp.zeros(len(supports)),
             best_gradient=jnp.zeros_like(best),
+            worst=nothing(x0),
+            key=KEY,
+            time=jnp.int32(1),
         )
-        checked = attacks.apgd(L1, 10).check(x0, state, jnp.array(True))
+        checked = attacks.apgd(L1, 10).check(state, x0, jnp.ones(len(supports)))
         count = checked.density * size
         moved = l1_module._sparse_sign(state.gradient, count)
         expected = reference_attacks._kept_of_sparsity(supports, size)

@@ -90,13 +90,13 @@ def trajectory(attack, f, x, y, target=None):
 
     @jax.jit
     def both(f):
-        objective = attacks.Goal(f, attack.loss, y, target)
+        objective = attacks.goal(f, y, target, loss=attack.loss)
 
         def body(state, _):
             state = attack.step(objective, x, state)
             return state, state.x
 
-        state = attack.init(KEY, x)
+        state = attack.init(objective, keys.per_example(KEY, x.shape[0]), x)
         _, rest = jax.lax.scan(body, state, length=attack.steps)
         answer = attack(f, KEY, x, y, target)
         return jnp.concatenate([state.x[None], rest]), answer
@@ -204,7 +204,7 @@ def test_nesterov_looks_ahead():
 def test_inner_attack_of_fast_training_is_fgsm_from_an_unclipped_start():
     p = problem()
     inner = methods.fast(EPS, rate=1.25).inner
-    start = attacks.unclipped(
+    start = attacks.starts.unclipped(
         balls.linf(EPS), keys.fold(keys.per_example(KEY, BATCH), 0), p.x
     )
     assert ((start < 0) | (start > 1)).any()
@@ -270,9 +270,9 @@ def test_a_schedule_scales_every_step():
 def test_transforms_of_users_act_on_the_gradient():
     p = problem()
     ball = balls.l2(LENGTH, bounds=None)
-    attack = attacks.pgd(ball, 3, 0.4, start=attacks.clean, keep_best=False).replace(
-        transform=optax.chain(optax.clip(0.05), optax.trace(0.5))
-    )
+    attack = attacks.pgd(
+        ball, 3, 0.4, start=attacks.starts.clean, keep_best=False
+    ).replace(transform=optax.chain(optax.clip(0.05), optax.trace(0.5)))
     x, trace = np.float64(p.x), 0.0
     for _ in range(3):
         g = reference.gradient(p.model, x, p.y, reference.cross_entropy_gradient)
@@ -296,12 +296,16 @@ def test_starts():
     # Near the ends of the range, so that clipping shows.
     x = np.linspace(0.01, 0.99, 500 * SIZE, dtype=np.float32).reshape(500, SIZE)
     each, ball = keys.per_example(KEY, 500), balls.linf(0.05)
-    np.testing.assert_array_equal(attacks.clean(ball, each, x), x)
-    for start in (attacks.uniform, attacks.unclipped, attacks.gaussian):
+    np.testing.assert_array_equal(attacks.starts.clean(ball, each, x), x)
+    for start in (
+        attacks.starts.uniform,
+        attacks.starts.unclipped,
+        attacks.starts.gaussian,
+    ):
         point = np.asarray(jax.jit(start)(ball, each, x))
         assert (np.abs(point - x) <= 0.05 + 1e-6).all()
         outside = ((point < 0) | (point > 1)).any()
-        assert outside == (start is attacks.unclipped)
+        assert outside == (start is attacks.starts.unclipped)
     noise = point - x
     assert 0.9e-3 < noise.std() < 1.1e-3
     assert abs(noise.mean()) < 1e-4
@@ -411,7 +415,7 @@ def test_gradients_through_linf_pgd_are_those_at_its_end():
 )
 def test_vmap_equals_the_loop(over, ball):
     p, other = problem(), problem(seed=SEED + 1)
-    start = attacks.uniform if over == 'key' else attacks.clean
+    start = attacks.starts.uniform if over == 'key' else attacks.starts.clean
     attack = attacks.pgd(ball, 4, 0.4, start=start, keep_best=over == 'eps')
 
     @jax.jit
@@ -502,7 +506,7 @@ def test_unrolling_changes_nothing():
 COUNTED = {
     'fgsm': lambda: attacks.fgsm(0.1),
     'pgd': lambda: attacks.pgd(0.1, 5),
-    'pgd unrolled': lambda: attacks.pgd(0.1, 5, unroll=3, start=attacks.clean),
+    'pgd unrolled': lambda: attacks.pgd(0.1, 5, unroll=3, start=attacks.starts.clean),
     'ni-fgsm': lambda: attacks.ni_fgsm(0.1, 5),
     'restarts': lambda: attacks.restarts(attacks.bim(0.1, 3), 4),
     'targeted': lambda: attacks.targeted(attacks.bim(0.1, 3), 2),
@@ -590,7 +594,7 @@ def test_keep_best_without_a_feasible_gradient_point_is_refused():
     p = problem()
     for attack in (
         attacks.ni_fgsm(EPS, 3).replace(keep_best=True),
-        attacks.pgd(EPS, 3, start=attacks.unclipped),
+        attacks.pgd(EPS, 3, start=attacks.starts.unclipped),
     ):
         with pytest.raises(ValueError, match='keep_best'):
             attack(p.logits_fn, KEY, p.x, p.y)
@@ -608,7 +612,7 @@ def test_maximize_finds_the_nearest_point_to_a_target(kind):
     ball = getattr(balls, kind)(eps)
     project = getattr(reference, f'project_{kind}_box')
     attack = attacks.pgd(
-        ball, 300, 0.5, start=attacks.clean, schedule=lambda t: (1 - t) ** 3
+        ball, 300, 0.5, start=attacks.starts.clean, schedule=lambda t: (1 - t) ** 3
     )
     answer = jax.jit(
         lambda: attack.maximize(lambda x: -jnp.sum((x - goal) ** 2, axis=1), KEY, x0)
@@ -711,5 +715,5 @@ def test_another_number_of_keys_is_refused():
 
 
 def test_transforms_are_cached():
-    assert attacks.momentum(0.5) is attacks.momentum(0.5)
-    assert attacks.adam() is attacks.adam()
+    assert attacks.transforms.momentum(0.5) is attacks.transforms.momentum(0.5)
+    assert attacks.transforms.adam() is attacks.transforms.adam()

@@ -679,7 +679,7 @@ def test_take_indexes_radii_that_belong_to_examples():
 @pytest.mark.parametrize('norm', ['linf', 'l2', 'l1', 'l0'])
 def test_a_ball_by_the_name_of_its_norm(norm):
     ball = balls.of_norm(norm, 2.0, bounds=(-1.0, 1.0))
-    assert balls.kind(ball) == norm
+    assert ball.norm_name == norm
     assert float(ball.eps) == 2
     assert ball.bounds == (-1.0, 1.0)
     assert balls.of_norm(norm, 1.0).bounds == (0.0, 1.0)

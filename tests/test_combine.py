@@ -91,8 +91,8 @@ def test_eot_gradient_is_the_gradient_of_the_expected_loss():
         return f(image + 0.3 * jax.random.normal(key, image.shape))
 
     seen = attacks.eot(noisy, 16)
-    goal = attacks.Goal(seen, losses.cross_entropy, y)
-    value, _ = goal.evaluate(x, KEY)
+    goal = attacks.goal(seen, y, loss=losses.cross_entropy)
+    value = goal.value(x, KEY)
     each = keys.per_example(KEY, BATCH)
     by_hand = [
         np.mean(

@@ -1,4 +1,4 @@
-"""Every attack satisfies every clause of the contract."""
+"""Every attack satisfies every law."""
 
 import pytest
 
@@ -6,6 +6,6 @@ from tests import contract
 
 
 @pytest.mark.parametrize('case', contract.CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize('check', contract.CHECKS, ids=lambda check: check.__name__)
-def test_contract(check, case):
-    check(case)
+@pytest.mark.parametrize('law', contract.LAWS, ids=lambda law: law.__name__)
+def test_contract(law, case):
+    case.check(law)

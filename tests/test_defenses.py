@@ -11,7 +11,6 @@ import pytest
 from scipy import fft, optimize
 
 from advjax import attacks, data, defenses, evaluation, losses, models, training, zoo
-from advjax.attacks import Goal
 from advjax.defenses.activations import with_noise
 from advjax.defenses.bit_depth import Rounded
 from advjax.defenses.jpeg import Compressed, cosines, table
@@ -86,8 +85,8 @@ DEFENSES = {
 
 @jax.jit
 def slope(f, x, y):
-    goal = Goal(f, losses.cross_entropy, y)
-    return jax.grad(lambda x: jnp.sum(goal.evaluate(x, KEY)[0]))(x)
+    goal = attacks.goal(f, y, loss=losses.cross_entropy)
+    return jax.grad(lambda x: jnp.sum(goal.value(x, KEY)))(x)
 
 
 logits_of = jax.jit(lambda f, x: f(x))

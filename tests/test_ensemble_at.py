@@ -217,7 +217,7 @@ def test_rand_fgsm_is_its_equation():
     attack = attacks.rand_fgsm(ball, share=alpha / eps)
     each = keys.per_example(KEY, 6)
     drawn = keys.fold(each, 0)
-    signs = (attacks.corner(linf(1.0, bounds=None), drawn, X) - X).round()
+    signs = (attacks.starts.corner(linf(1.0, bounds=None), drawn, X) - X).round()
     np.testing.assert_array_equal(jnp.abs(signs), 1)
     first = jnp.clip(X + alpha * signs, 0, 1)
 
@@ -230,13 +230,13 @@ def test_rand_fgsm_is_its_equation():
     fgsm = attacks.fgsm(ball)(f, each, X, Y)
     np.testing.assert_array_equal(attacks.rand_fgsm(ball, 0)(f, each, X, Y), fgsm)
     random = attacks.rand_fgsm(ball, 1.0)(f, each, X, Y)
-    np.testing.assert_array_equal(random, attacks.corner(ball, drawn, X))
+    np.testing.assert_array_equal(random, attacks.starts.corner(ball, drawn, X))
     assert attack.calls == 1
 
 
 def test_a_start_within_a_share_of_the_radius():
-    small = attacks.within(attacks.uniform, 0.25)
-    assert small is attacks.within(attacks.uniform, 0.25)
+    small = attacks.starts.within(attacks.starts.uniform, 0.25)
+    assert small is attacks.starts.within(attacks.starts.uniform, 0.25)
     ball = linf(0.4, bounds=None)
     each = keys.per_example(KEY, 6)
     np.testing.assert_array_equal(

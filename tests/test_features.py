@@ -387,7 +387,7 @@ def test_the_start_is_another_image():
 
 def targeted(eps, steps=20):
     return attacks.pgd(
-        balls.l2(eps), steps, 2.5 / steps, start=attacks.clean, keep_best=False
+        balls.l2(eps), steps, 2.5 / steps, start=attacks.starts.clean, keep_best=False
     )
 
 

@@ -65,7 +65,7 @@ def test_a_linear_model_is_linear(ball):
     np.testing.assert_allclose(found.worst, 0, atol=1e-5)
     np.testing.assert_allclose(found.relative, 0, atol=1e-5)
     if ball.bounds is None:
-        dual = 1 if ball.kind == 'linf' else 2
+        dual = 1 if ball.norm_name == 'linf' else 2
         expected = ball.eps * np.linalg.norm(W[:, 0], dual)
         np.testing.assert_allclose(found.predicted, expected, rtol=1e-5)
 

@@ -68,7 +68,7 @@ def test_nothing_in_the_ball_is_worse():
     assert (loss >= losses.softplus(logistic.score(PARAMS, X), Y)).all()
     ball = linf(EPS, bounds=None)
     for seed in range(20):
-        x = attacks.corner(ball, jax.random.key(seed), X)
+        x = attacks.starts.corner(ball, jax.random.key(seed), X)
         assert (loss >= losses.softplus(logistic.score(PARAMS, x), Y) - 1e-5).all()
 
 

@@ -52,7 +52,7 @@ def test_the_search_is_that_of_cross_entropy_from_gaussian_noise():
 
     inner = training.mart(0.1, steps=3).inner
     assert inner.loss is losses.cross_entropy
-    assert inner.start is attacks.gaussian
+    assert inner.start is attacks.starts.gaussian
     assert not inner.keep_best
 
 

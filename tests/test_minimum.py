@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from advjax import attacks, balls, losses
-from advjax.attacks.goal import Aim
+from advjax import attacks, balls, keys, losses
 from tests import reference, reference_attacks
 
 KEY = jax.random.key(5)
@@ -627,7 +626,10 @@ def test_fab_is_that_of_the_paper(norm, box):
             model.logits, model.jacobian, state, x, y, target, norm, box
         )
     assert np.isfinite(state.best_norm).sum() >= BATCH - 1
-    answer = run(attacks.fab(ball, 12), f, KEY, x, y, Aim(jnp.asarray(target)))
+    attack, wanted = attacks.fab(ball, 12), jnp.asarray(target)
+    goal = attacks.goal(f, y, wanted, any_error=True)
+    search = jax.jit(lambda goal, key, x: attack.search(goal, key, x))
+    answer = search(goal, keys.per_example(KEY, BATCH), x).x
     np.testing.assert_allclose(answer, state.best, atol=1e-4)
 
 

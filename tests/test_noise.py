@@ -20,21 +20,25 @@ F = models.logits_fn(MODEL, MODEL.init(KEY)[0])
 
 def test_corners_are_random_signs_of_each_example():
     each = keys.per_example(KEY, 6)
-    x = attacks.corner(BALL, each, X)
+    x = attacks.starts.corner(BALL, each, X)
     np.testing.assert_allclose(np.abs(x - X), 0.25, atol=1e-6)
-    share = np.mean([attacks.corner(BALL, jax.random.key(s), X) > X for s in range(40)])
+    share = np.mean(
+        [attacks.starts.corner(BALL, jax.random.key(s), X) > X for s in range(40)]
+    )
     assert share == pytest.approx(0.5, abs=0.03)
     # An example's noise is its own, whatever the batch.
-    np.testing.assert_array_equal(attacks.corner(BALL, each[2:4], X[2:4]), x[2:4])
-    inside = attacks.corner(linf(0.25), each, X)
+    np.testing.assert_array_equal(
+        attacks.starts.corner(BALL, each[2:4], X[2:4]), x[2:4]
+    )
+    inside = attacks.starts.corner(linf(0.25), each, X)
     np.testing.assert_array_equal(inside, jnp.clip(x, 0, 1))
-    per_example = attacks.corner(linf(jnp.arange(6) / 10, bounds=None), each, X)
+    per_example = attacks.starts.corner(linf(jnp.arange(6) / 10, bounds=None), each, X)
     np.testing.assert_allclose(
         np.abs(per_example - X).max(axis=(1, 2, 3)), np.arange(6) / 10, atol=1e-6
     )
 
 
-@pytest.mark.parametrize('start', [attacks.corner, attacks.uniform])
+@pytest.mark.parametrize('start', [attacks.starts.corner, attacks.starts.uniform])
 def test_noise_ignores_the_model_and_the_labels(start):
     method = training.noise(BALL, start)
     assert not method.adversarial
@@ -43,7 +47,7 @@ def test_noise_ignores_the_model_and_the_labels(start):
     away = np.abs(np.asarray(x - X))
     assert away.max() <= 0.25 + 1e-6
     assert away.mean() == pytest.approx(
-        0.25 if start is attacks.corner else 0.125, rel=0.2
+        0.25 if start is attacks.starts.corner else 0.125, rel=0.2
     )
     # Other noise at every step.
     assert (np.asarray(x) != np.asarray(method.inner(F, jax.random.key(1), X, Y))).any()
@@ -53,7 +57,7 @@ def test_training_on_noise_is_training_on_those_images():
     sgd = optax.sgd(0.1)
     state = training.create(MODEL, sgd, KEY)
     step = jax.jit(training.step)
-    method = training.noise(BALL, attacks.corner)
+    method = training.noise(BALL, attacks.starts.corner)
     batch = {'image': X, 'label': Y}
     new, _ = step(method, state, batch, KEY)
     now = jax.random.split(jax.random.fold_in(KEY, 0))[0]

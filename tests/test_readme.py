@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 SHAPE = (8, 8, 1)
 ROOMS = (
     'attacks', 'certify', 'data', 'defenses', 'evaluation', 'features', 'geometry',
-    'losses', 'models', 'training', 'zoo',
+    'keys', 'losses', 'models', 'training', 'zoo',
 )  # fmt: skip
 
 
@@ -150,6 +150,13 @@ def attacks_again(n):
     step = attacks.pgd(0.3, 1)
     for model in (n.noisy, n.fused):
         within(run(step, model, n.key, n.x, n.y), n.x, 0.3)
+
+
+@checks('An attack is a value, 3')
+def found_with_its_proof(n):
+    wrong = n.logits_fn(n.found.x).argmax(axis=1) != n.y
+    np.testing.assert_array_equal(n.found.rank > 0, wrong)
+    assert ((n.found.queries >= 1) & (n.found.queries <= 5000)).all()
 
 
 @prepares('AutoAttack, 1')

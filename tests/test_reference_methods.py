@@ -466,7 +466,7 @@ def test_fgsm_rs_is_the_authors_mnist_code():
     )
     np.testing.assert_allclose(rows(found), expected, atol=1e-6)
     assert np.abs(expected - other).max() > 1e-3
-    assert training.fast(EPS).inner.start is attacks.unclipped
+    assert training.fast(EPS).inner.start is attacks.starts.unclipped
     result = reference.fgsm_rs(
         net(), rows(EDGE), y, rows(delta), EPS, 1.25 * EPS, clip_start=False
     )
@@ -503,7 +503,7 @@ def test_ensemble_training_is_the_authors():
 
 def test_the_search_of_mart_is_the_authors():
     inner = mart(EPS, steps=5, rate=0.3).inner
-    assert inner.start is attacks.gaussian
+    assert inner.start is attacks.starts.gaussian
     found = found_by(dataclasses.replace(inner, start=at(NEAR)))
     expected = reference.cross_entropy_ascent(
         net(), x, y, rows(NEAR), EPS, 0.3 * EPS, 5

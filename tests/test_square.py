@@ -176,12 +176,12 @@ def test_never_outside_ball_and_range(ball):
         flat = np.abs(delta.reshape(BATCH, -1))
         norm = {'linf': flat.max(1), 'l2': (flat**2).sum(1) ** 0.5, 'l1': flat.sum(1)}
         slack = 1e-6 * np.maximum(1, np.asarray(ball.eps))
-        assert (norm[ball.kind] <= np.asarray(ball.eps) + slack).all()
+        assert (norm[ball.norm_name] <= np.asarray(ball.eps) + slack).all()
         if ball.bounds is not None:
             assert point.min() >= 0
             assert point.max() <= 1
     # And queries are not wasted well inside the ball.
-    assert np.mean(norm[ball.kind] / np.asarray(ball.eps)) > 0.5
+    assert np.mean(norm[ball.norm_name] / np.asarray(ball.eps)) > 0.5
 
 
 @pytest.mark.parametrize('ball', [BALLS[0], BALLS[2]], ids=['linf', 'l1'])
@@ -209,7 +209,7 @@ def test_queries_are_counted_and_end_with_success(ball):
     # Frozen from there on: the result is the point that fooled it.
     for i in np.flatnonzero(wrong):
         np.testing.assert_array_equal(whole.x[i], model.seen[queries[i] - 1][i])
-    if ball.kind == 'l1':
+    if ball.norm_name == 'l1':
         return
     # An example alone asks as often as it reports.
     alone = Recorder()

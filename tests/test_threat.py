@@ -46,7 +46,7 @@ def test_the_norm_and_the_radius_are_the_capability():
         for name, attack in threat.attacks().items():
             found = balls.of(attack)
             assert found, name
-            assert {balls.kind(ball) for ball in found} == {norm}
+            assert {ball.norm_name for ball in found} == {norm}
             for ball in found:
                 assert float(ball.eps) == 0.5
                 # A universal perturbation itself lies around 0, not around an image.

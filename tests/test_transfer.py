@@ -48,10 +48,10 @@ def each():
 @jax.jit
 def value_and_slope(f, key, x, y):
     """What an attack maximises, its gradient and the logits it ranks by."""
-    goal = attacks.Goal(f, losses.cross_entropy, y)
+    goal = attacks.goal(f, y, loss=losses.cross_entropy)
 
     def total(x):
-        value, logits = goal.evaluate(x, key)
+        value, logits = goal.value_and_logits(x, key)
         return jnp.sum(value), (value, logits)
 
     slope, (value, logits) = jax.grad(total, has_aux=True)(x)
@@ -153,7 +153,7 @@ def test_diverse_does_nothing_as_often_as_asked():
 @pytest.mark.parametrize(('size', 'sigma'), [(3, 1.0), (7, 3.0), (5, 0.5), (1, 1.0)])
 def test_translation_is_the_convolution_with_a_gaussian(size, sigma):
     gradient = np.float32(np.random.default_rng(0).normal(size=(3, 6, 9, 2)))
-    smooth = attacks.translation(size, sigma)
+    smooth = attacks.transforms.translation(size, sigma)
     got, _ = smooth.update(jnp.asarray(gradient), smooth.init(gradient))
     reach = np.arange(size) - size // 2
     kernel = np.exp(-(reach[:, None] ** 2 + reach[None] ** 2) / (2 * sigma**2))
@@ -162,14 +162,14 @@ def test_translation_is_the_convolution_with_a_gaussian(size, sigma):
         np.float64(gradient), kernel[None, :, :, None], mode='constant'
     )
     np.testing.assert_allclose(got, expected, atol=1e-6)
-    assert attacks.translation(size, sigma) is smooth
+    assert attacks.transforms.translation(size, sigma) is smooth
 
 
 def test_ti_fgsm_is_a_step_along_the_smoothed_gradient():
     f, (x, y) = network(), images()
     free = balls.linf(0.1, bounds=None)
     attack = attacks.bim(free, 3, rate=0.5).replace(
-        transform=attacks.translation(3, 1.0)
+        transform=attacks.transforms.translation(3, 1.0)
     )
     reach = np.arange(3) - 1
     kernel = np.exp(-(reach[:, None] ** 2 + reach[None] ** 2) / 2)
@@ -248,7 +248,9 @@ def test_ensembles_average(average):
 
 def composed(ball=BALL, steps=3):
     """SI-DI-TI-MI."""
-    transform = attacks.chain(attacks.translation(3, 1.0), attacks.momentum())
+    transform = attacks.transforms.chain(
+        attacks.transforms.translation(3, 1.0), attacks.transforms.momentum()
+    )
     return attacks.mi_fgsm(ball, steps).replace(transform=transform)
 
 
@@ -305,8 +307,11 @@ BAD = [
     (lambda: attacks.diverse(0.9, 1.5), r'probability in \[0, 1\], got 0.9 and 1.5'),
     (lambda: attacks.diverse(copies=0), 'copies must be an integer >= 1, got 0'),
     (lambda: attacks.scales(0), 'copies must be an integer >= 1, got 0'),
-    (lambda: attacks.translation(4), 'size must be odd, got 4'),
-    (lambda: attacks.translation(3, 0.0), 'sigma must be a number > 0, got 0.0'),
+    (lambda: attacks.transforms.translation(4), 'size must be odd, got 4'),
+    (
+        lambda: attacks.transforms.translation(3, 0.0),
+        'sigma must be a number > 0, got 0.0',
+    ),
     (lambda: attacks.vmi_fgsm(0.1, samples=0), 'samples must be an integer >= 1'),
     (lambda: attacks.ensemble([]), 'members must hold at least one'),
     (lambda: attacks.ensemble([surrogate()]), 'members must be deterministic'),

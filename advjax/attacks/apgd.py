@@ -23,7 +23,7 @@ the L2 projection is the exact one on ball and range, where the code scales and 
 clips; the point returned is the iterate of largest margin, not the last misclassified.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +31,14 @@ import numpy as np
 from flax import struct
 
 from advjax import balls, keys, losses
-from advjax.attacks import goal as goals
 from advjax.attacks.apgd_l1 import ApgdL1
 from advjax.attacks.checks import check_ball, check_count, check_loss
+from advjax.attacks.entry import Entry
 from advjax.attacks.gradients import value_and_gradient
-from advjax.balls import Ball, kind
+from advjax.attacks.search import Worst, call, iterate, keep, maximize
+from advjax.attacks.starts import Start
 from advjax.rows import choose, wide
-from advjax.types import Array, Key, LogitsFn, Loss, Objective, check_images, dataclass
+from advjax.types import Aims, Array, Ball, Found, Key, Loss, dataclass
 
 
 def checkpoints(steps: int) -> np.ndarray:
@@ -63,7 +64,7 @@ def surface(ball: Ball, key: Key, x0: Array) -> Array:
     """A random point whose largest move (Linf) or length (L2) is the radius."""
 
     def draw(k):
-        if kind(ball) == 'linf':
+        if ball.norm_name == 'linf':
             t = jax.random.uniform(k, x0.shape[1:], x0.dtype, -1, 1)
             return t / jnp.max(jnp.abs(t))
         t = jax.random.normal(k, x0.shape[1:], x0.dtype)
@@ -74,7 +75,10 @@ def surface(ball: Ball, key: Key, x0: Array) -> Array:
 
 
 class ApgdState(NamedTuple):
-    """Where an APGD stands; all but ``x``-shaped fields are (B,)."""
+    """Where an APGD stands; numbers are (B,).
+
+    ``best`` is the point of largest value, ``worst`` that of largest rank.
+    """
 
     x: Array
     previous: Array
@@ -87,29 +91,31 @@ class ApgdState(NamedTuple):
     rises: Array
     checked: Array
     halved: Array
-    worst: Array
-    rank: Array
+    worst: Worst
+    key: Key
+    time: Array
 
 
 @dataclass
 class Apgd:
     """APGD in Linf or L2; build it with ``apgd``."""
 
-    ball: Any
+    ball: Ball
     rho: Array
     steps: int = struct.field(pytree_node=False)
     loss: Loss = struct.field(pytree_node=False)
-    start: Any = struct.field(pytree_node=False)
+    start: Start = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
         """Model calls per example; one with its gradient counts once."""
         return self.steps + 1
 
-    def init(self, objective: Objective, key: Key, x0: Array) -> ApgdState:
+    def init(self, goal: Aims, key: Key, x0: Array) -> ApgdState:
         """Evaluates the start."""
         x = self.ball.project(self.start(self.ball, keys.fold(key, 0), x0), x0)
-        gradient, (value, rank) = value_and_gradient(objective, x, keys.fold(key, 1))
+        gradient, (value, rank) = value_and_gradient(goal, x, keys.fold(key, 1))
         none = jnp.zeros_like(value)
         # As if halved just before, so that the first checkpoint does not look for
         # an improvement over a checkpoint that there was not.
@@ -125,23 +131,26 @@ class Apgd:
             rises=none,
             checked=value,
             halved=none == 0,
-            worst=x,
-            rank=rank,
+            worst=Worst(x, rank),
+            key=key,
+            time=jnp.zeros((), jnp.int32),
         )
 
-    def step(
-        self, objective: Objective, x0: Array, key: Key, state: ApgdState, i: Array
-    ) -> ApgdState:
-        """Step i = 0, 1, ... without its checkpoint."""
-        momentum = jnp.where(i > 0, 0.75, 1.0)
+    def step(self, goal: Aims, x0: Array, state: ApgdState) -> ApgdState:
+        """Moves, and looks at the step size where there is a checkpoint."""
+        gap = jnp.asarray(checkpoints(self.steps))[state.time]
+        return self.check(self.move(goal, x0, state), gap)
+
+    def move(self, goal: Aims, x0: Array, state: ApgdState) -> ApgdState:
+        """One step, without its checkpoint."""
+        momentum = jnp.where(state.time > 0, 0.75, 1.0)
         direction = self.ball.steepest(jnp.nan_to_num(state.gradient))
         z = self.ball.project(state.x + wide(state.size, x0) * direction, x0)
         x = state.x + momentum * (z - state.x)
         x = self.ball.project(x + (1 - momentum) * (state.x - state.previous), x0)
-        gradient, (value, rank) = value_and_gradient(
-            objective, x, keys.fold(key, i + 2)
-        )
-        better, worse = value > state.best_value, rank > state.rank
+        draw = keys.fold(state.key, state.time + 2)
+        gradient, (value, rank) = value_and_gradient(goal, x, draw)
+        better = value > state.best_value
         return state._replace(
             x=x,
             previous=state.x,
@@ -151,8 +160,8 @@ class Apgd:
             best_value=jnp.where(better, value, state.best_value),
             best_gradient=choose(better, gradient, state.best_gradient),
             rises=state.rises + (value > state.value),
-            worst=choose(worse, x, state.worst),
-            rank=jnp.where(worse, rank, state.rank),
+            worst=state.worst.update(x, rank),
+            time=state.time + 1,
         )
 
     def check(self, state: ApgdState, gap: Array) -> ApgdState:
@@ -169,35 +178,13 @@ class Apgd:
             halved=jnp.where(here, halve, state.halved),
         )
 
-    def maximize(self, objective: Objective, key: Key, x0: Array) -> Array:
-        """Searches the ball around ``x0`` for the maximum of any objective.
+    def search(self, goal: Aims, key: Key, x: Array) -> Found:
+        """The worst iterate."""
+        state = iterate(self, goal.with_loss(self.loss), key, x)
+        return keep(self, state.worst)
 
-        Args:
-          objective: (B, ...) -> (B,), each value depending on its own example only.
-          key: one key, or one per example.
-          x0: (B, ...) float32 centre of the ball.
-        """
-        check_images(x0)
-        each = keys.per_example(key, x0.shape[0])
-
-        def body(state, step):
-            i, gap = step
-            state = self.step(objective, x0, each, state, i)
-            return self.check(state, gap), None
-
-        steps = jnp.arange(self.steps), jnp.asarray(checkpoints(self.steps))
-        return jax.lax.scan(body, self.init(objective, each, x0), steps)[0].worst
-
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        key: Key,
-        x: Array,
-        y: Array,
-        target: Array | None = None,
-    ) -> Array:
-        """Attacks ``logits_fn`` at ``x``: see ``advjax.types.Attack``."""
-        return self.maximize(goals.Goal(logits_fn, self.loss, y, target), key, x)
+    __call__ = call
+    maximize = maximize
 
 
 def apgd(
@@ -205,7 +192,7 @@ def apgd(
     steps: int = 100,
     loss: Loss = losses.cross_entropy,
     rho: float = 0.75,
-    start: Any = None,
+    start: Start | None = None,
 ) -> Apgd | ApgdL1:
     """Auto-PGD: no step size to choose, only a number of steps.
 
@@ -230,7 +217,7 @@ def apgd(
     check_loss(loss)
     if not 0 <= rho <= 1:
         raise ValueError(f'rho must lie in [0, 1], got {rho}')
-    if kind(ball) == 'l1':
+    if ball.norm_name == 'l1':
         if start is not None:
             raise ValueError('start must be None in an L1 ball, whose APGD has its own')
         return ApgdL1(ball=ball, steps=steps, loss=loss)
@@ -241,3 +228,13 @@ def apgd(
         loss=loss,
         start=surface if start is None else start,
     )
+
+
+ENTRY = Entry(
+    apgd,
+    ('linf', 'l2', 'l1'),
+    'fixed radius',
+    'white box',
+    'Croce 2020, 2003.01690',
+    quick={'steps': 8},
+)

@@ -16,23 +16,25 @@ Reference: Croce and Hein 2021, arXiv 2103.01208, algorithm 1 and section 4, wit
 the authors' code for the constants.
 """
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from advjax import balls, keys
-from advjax.attacks import goal as goals
 from advjax.attacks.gradients import value_and_gradient
-from advjax.balls import confine
+from advjax.attacks.search import Worst, call, iterate, keep, maximize, nothing
 from advjax.rows import choose, flat, total, wide
-from advjax.types import Array, Key, LogitsFn, Loss, Objective, check_images, dataclass
+from advjax.types import Aims, Array, Ball, Found, Key, Loss, dataclass
 
 
 class ApgdL1State(NamedTuple):
-    """Where the search stands at one radius; all but images are (B,)."""
+    """Where the search stands; numbers are (B,).
+
+    ``best`` is the point of largest value at the present radius, ``worst`` that of
+    largest rank at the radius of the ball itself.
+    """
 
     x: Array
     gradient: Array
@@ -42,6 +44,23 @@ class ApgdL1State(NamedTuple):
     best: Array
     best_value: Array
     best_gradient: Array
+    worst: Worst
+    key: Key
+    time: Array
+
+
+class Plan(NamedTuple):
+    """What every step is, (calls,) each.
+
+    Attributes:
+      factor: its radius, over that of the ball.
+      begins: whether it is the first at its radius, which moves nowhere.
+      checks: whether sparsity and step size are looked at after it.
+    """
+
+    factor: Array
+    begins: Array
+    checks: Array
 
 
 def _support(delta: Array) -> Array:
@@ -77,16 +96,18 @@ def _sparse_sign(gradient: Array, count: Array) -> Array:
 class ApgdL1:
     """APGD in an L1 ball; build it with ``apgd``."""
 
-    ball: Any
+    ball: Ball
     steps: int = struct.field(pytree_node=False)
     loss: Loss = struct.field(pytree_node=False)
     stages: tuple[tuple[float, float], ...] = struct.field(
         pytree_node=False, default=((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
     )
+    ranked = True
 
     @property
     def calls(self) -> int:
         """Model calls per example; one with its gradient counts once."""
+        # One more at the start of every radius.
         return sum(self._lengths()) + len(self.stages)
 
     def _lengths(self) -> list[int]:
@@ -94,121 +115,104 @@ class ApgdL1:
         # What rounding leaves over belongs to the radius that counts.
         return [*lengths[:-1], max(self.steps - sum(lengths[:-1]), 1)]
 
-    def init(
-        self, objective: Objective, key: Key, x: Array, x0: Array, fresh: bool
-    ) -> tuple[ApgdL1State, Array]:
-        """Evaluates a start, random (``fresh``) or from a larger radius."""
-        dimensions = float(jnp.size(x0[0]))
-        gradient, (value, rank) = value_and_gradient(objective, x, key)
-        support = _support(x - x0)
-        if fresh:
-            support = jnp.full_like(support, dimensions)
-            density = jnp.full_like(support, 0.2)
-        else:
-            density = support / dimensions / 1.5
-        size = balls.radius(self.ball, x0)
-        state = ApgdL1State(x, gradient, size, density, support, x, value, gradient)
-        return state, rank
+    def _plan(self) -> Plan:
+        rows = []
+        for (factor, _), length in zip(self.stages, self._lengths(), strict=True):
+            every = max(int(0.04 * length), 1)
+            rows.append((factor, True, False))
+            rows += [(factor, False, i % every == 0) for i in range(1, length + 1)]
+        factor, begins, checks = zip(*rows, strict=True)
+        return Plan(jnp.asarray(factor), jnp.asarray(begins), jnp.asarray(checks))
 
-    def step(
-        self, objective: Objective, x0: Array, key: Key, state: ApgdL1State
-    ) -> tuple[ApgdL1State, Array]:
-        """One sparse step; returns the state and the rank of its point."""
+    def init(self, goal: Aims, key: Key, x0: Array) -> ApgdL1State:
+        """Draws the start, which the first step evaluates."""
+        del goal
+        start = keys.draw(
+            lambda k: jax.random.normal(k, x0.shape[1:], x0.dtype), keys.fold(key, 0)
+        )
+        zero = jnp.zeros_like(x0, shape=x0.shape[:1])
+        return ApgdL1State(
+            x=x0,
+            gradient=jnp.zeros_like(x0),
+            size=zero,
+            density=zero,
+            support=zero,
+            best=x0 + start,
+            best_value=zero,
+            best_gradient=jnp.zeros_like(x0),
+            worst=nothing(x0),
+            key=key,
+            time=jnp.zeros((), jnp.int32),
+        )
+
+    def step(self, goal: Aims, x0: Array, state: ApgdL1State) -> ApgdL1State:
+        """One sparse step, or the first look at another radius."""
+        row = jax.tree.map(lambda a: a[state.time], self._plan())
+        ball = self.ball.with_eps(self.ball.eps * row.factor.astype(x0.dtype))
+        longest = balls.radius(ball, x0)
+        state = self.move(goal, x0, state, ball, row)
+        begun, checked = self.begin(state, x0, longest), self.check(state, x0, longest)
+        return _pick(row.begins, begun, _pick(row.checks, checked, state))
+
+    def move(
+        self, goal: Aims, x0: Array, state: ApgdL1State, ball: Ball, row: Plan
+    ) -> ApgdL1State:
+        """The next point, and what the model says to it."""
+        begins = row.begins
         count = state.density * jnp.size(x0[0])
-        gradient = jnp.nan_to_num(state.gradient)
-        gradient = confine(self.ball, gradient)
+        gradient = self.ball.confine(jnp.nan_to_num(state.gradient))
         move = wide(state.size, x0) * _sparse_sign(gradient, count)
-        x = self.ball.project(state.x + move, x0)
-        gradient, (value, rank) = value_and_gradient(objective, x, key)
-        better = value > state.best_value
-        state = state._replace(
+        x = ball.project(jnp.where(begins, state.best, state.x + move), x0)
+        draw = keys.fold(state.key, state.time + 1)
+        gradient, (value, rank) = value_and_gradient(goal, x, draw)
+        better = begins | (value > state.best_value)
+        # Only points of the ball itself are results.
+        rank = jnp.where(row.factor == 1, rank, -jnp.inf)
+        return state._replace(
             x=x,
             gradient=gradient,
             best=choose(better, x, state.best),
             best_value=jnp.where(better, value, state.best_value),
             best_gradient=choose(better, gradient, state.best_gradient),
+            worst=state.worst.update(x, rank),
+            time=state.time + 1,
         )
-        return state, rank
 
-    def check(self, x0: Array, state: ApgdL1State, here: Array) -> ApgdL1State:
-        """Adapts sparsity and step size where ``here``."""
-        longest = balls.radius(self.ball, x0)
+    def begin(self, state: ApgdL1State, x0: Array, longest: Array) -> ApgdL1State:
+        """Step size and sparsity at the start of a radius."""
+        support = _support(state.x - x0)
+        size = float(jnp.size(x0[0]))
+        first = state.time == 1
+        return state._replace(
+            size=longest,
+            density=jnp.where(first, 0.2, support / size / 1.5),
+            support=jnp.where(first, size, support),
+        )
+
+    def check(self, state: ApgdL1State, x0: Array, longest: Array) -> ApgdL1State:
+        """Adapts sparsity and step size to the best point."""
         support = _support(state.best - x0)
-        sparser = (support < 0.95 * state.support) & here
+        sparser = support < 0.95 * state.support
         smaller = jnp.clip(state.size / 1.5, longest / 10, longest)
-        size = jnp.where(sparser, longest, jnp.where(here, smaller, state.size))
         return state._replace(
             x=choose(sparser, state.best, state.x),
             gradient=choose(sparser, state.best_gradient, state.gradient),
-            size=size,
-            density=jnp.where(here, support / jnp.size(x0[0]) / 1.5, state.density),
-            support=jnp.where(here, support, state.support),
+            size=jnp.where(sparser, longest, smaller),
+            density=support / jnp.size(x0[0]) / 1.5,
+            support=support,
         )
 
-    def maximize(self, objective: Objective, key: Key, x0: Array) -> Array:
-        """Searches the ball around ``x0`` for the maximum of any objective.
+    def search(self, goal: Aims, key: Key, x: Array) -> Found:
+        """The worst iterate inside the ball."""
+        state = iterate(self, goal.with_loss(self.loss), key, x, self.calls)
+        return keep(self, state.worst)
 
-        Args:
-          objective: (B, ...) -> (B,), each value depending on its own example only.
-          key: one key, or one per example.
-          x0: (B, ...) float32 centre of the ball.
-        """
-        check_images(x0)
-        each = keys.per_example(key, x0.shape[0])
-        start = keys.draw(
-            lambda k: jax.random.normal(k, x0.shape[1:], x0.dtype), keys.fold(each, 0)
-        )
-        x, draws = x0 + start, 1
-        worst, rank = x0, jnp.full_like(x0, -jnp.inf, shape=x0.shape[:1])
-        for stage, (factor, length) in enumerate(
-            zip((f for f, _ in self.stages), self._lengths(), strict=True)
-        ):
-            ball = balls.with_eps(self.ball, self.ball.eps * factor)
-            attack = dataclasses.replace(self, ball=ball)
-            x, best = attack._run(
-                objective, each, ball.project(x, x0), x0, stage == 0, length, draws
-            )
-            draws += length + 1
-            if factor == 1:  # Only points of the ball itself are results.
-                better = best[1] > rank
-                worst = choose(better, best[0], worst)
-                rank = jnp.where(better, best[1], rank)
-        return worst
+    __call__ = call
+    maximize = maximize
 
-    def _run(
-        self,
-        objective: Objective,
-        key: Key,
-        x: Array,
-        x0: Array,
-        fresh: bool,
-        steps: int,
-        draws: int,
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """One radius: the point of best value, and that of best rank."""
-        every = max(int(0.04 * steps), 1)
 
-        def body(carry, i):
-            state, worst, rank = carry
-            state, new = self.step(objective, x0, keys.fold(key, draws + i), state)
-            better = new > rank
-            worst = choose(better, state.x, worst)
-            state = self.check(x0, state, i % every == 0)
-            return (state, worst, jnp.where(better, new, rank)), None
-
-        first = keys.fold(key, draws)
-        state, rank = self.init(objective, first, x, x0, fresh)
-        carry = state, x, rank
-        (state, worst, rank), _ = jax.lax.scan(body, carry, jnp.arange(1, steps + 1))
-        return state.best, (worst, rank)
-
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        key: Key,
-        x: Array,
-        y: Array,
-        target: Array | None = None,
-    ) -> Array:
-        """Attacks ``logits_fn`` at ``x``: see ``advjax.types.Attack``."""
-        return self.maximize(goals.Goal(logits_fn, self.loss, y, target), key, x)
+def _pick(condition: Array, one: ApgdL1State, other: ApgdL1State) -> ApgdL1State:
+    """The state of a step that is one thing or the other; what both share is shared."""
+    return jax.tree.map(
+        lambda a, b: a if a is b else jnp.where(condition, a, b), one, other
+    )

@@ -16,32 +16,24 @@ and memory that does not grow with the steps unless it is differentiated.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
 from advjax import keys, losses
-from advjax.attacks import goal as goals
+from advjax.attacks.directions import Direction, steepest
 from advjax.attacks.gradients import Exact
-from advjax.attacks.starts import (
-    Direction,
-    Schedule,
-    Start,
-    clean,
-    constant,
-    steepest,
-    unclipped,
-)
-from advjax.balls import Ball
-from advjax.types import Array, Key, LogitsFn, Loss, Objective, check_images, dataclass
+from advjax.attacks.schedules import Schedule, constant
+from advjax.attacks.search import call, iterate, keep, maximize, nothing, spent
+from advjax.attacks.starts import Start, clean, unclipped
+from advjax.rows import wide
+from advjax.types import Aims, Array, Ball, Found, Key, Loss, dataclass
 
 
 class AscentState(NamedTuple):
     """Where an ascent stands.
 
-    ``best`` and ``rank`` are those of the best iterate so far, or empty when the
-    last iterate is what is asked for.
+    ``worst`` is the worst iterate so far, or empty when the last one is asked for.
     """
 
     x: Array
@@ -49,8 +41,7 @@ class AscentState(NamedTuple):
     time: Array
     transform: Any
     source: Any
-    best: Any
-    rank: Any
+    worst: Any
 
 
 @dataclass
@@ -97,40 +88,48 @@ class Ascent:
         """Model calls per example; one with its gradient counts once."""
         return self.steps * self.gradient.calls + self.keep_best
 
-    def init(self, key: Key, x0: Array) -> AscentState:
-        """Returns the state before the first step."""
+    @property
+    def ranked(self) -> bool:
+        """Only the best iterate comes with its rank."""
+        return self.keep_best
+
+    def init(self, goal: Aims, key: Key, x0: Array) -> AscentState:
+        """Returns the state before the first step; ``key`` holds (B,) keys."""
+        del goal
         if self.keep_best and (self.start is unclipped or self.lookahead is not None):
             raise ValueError(
                 'keep_best needs every gradient at a feasible iterate: not with '
                 "start 'unclipped' or with lookahead"
             )
-        each = keys.per_example(key, x0.shape[0])
-        x = self.start(self.ball, keys.fold(each, 0), x0)
+        x = self.start(self.ball, keys.fold(key, 0), x0)
         if self.keep_best:
-            # A start of its own choosing may lie anywhere, but be the best it may not.
+            # A start of the user's own may lie outside, where no iterate is a result.
             x = self.ball.project(x, x0)
-        transform = () if self.transform is None else self.transform.init(x)
-        nothing = (x0, jnp.full_like(x0, -jnp.inf, shape=x0.shape[:1]))
-        best, rank = nothing if self.keep_best else ((), ())
-        source = self.gradient.init(x)
-        time = jnp.zeros((), jnp.int32)
-        return AscentState(x, each, time, transform, source, best, rank)
+        return AscentState(
+            x=x,
+            key=key,
+            time=jnp.zeros((), jnp.int32),
+            transform=() if self.transform is None else self.transform.init(x),
+            source=self.gradient.init(x),
+            worst=nothing(x0) if self.keep_best else (),
+        )
 
-    def step(self, objective: Objective, x0: Array, state: AscentState) -> AscentState:
+    def step(self, goal: Aims, x0: Array, state: AscentState) -> AscentState:
         """Takes one gradient and one projected step."""
         time = state.time.astype(x0.dtype) / max(self.steps, 1)
         size = jnp.asarray(self.ball.eps * self.rate * self.schedule(time), x0.dtype)
-        if size.ndim:
-            size = size.reshape((-1,) + (1,) * (x0.ndim - 1))
+        size = wide(size, x0)
         draw = keys.fold(state.key, state.time + 1)
-
-        def values(x, key):
-            return goals.evaluate(objective, x, key, ranked=self.keep_best)
 
         point = state.x
         if self.lookahead is not None:
             trace = optax.tree_utils.tree_get(state.transform, 'trace')
             point += size * jnp.asarray(self.lookahead, x0.dtype) * trace
+
+        def value_alone(x, key):
+            return goal.value(x, key), None
+
+        values = goal.value_and_rank if self.keep_best else value_alone
         gradient, rank, source = self.gradient(
             values, self.ball, point, draw, state.source
         )
@@ -142,59 +141,24 @@ class Ascent:
         direction = self.direction(self.ball, direction)
         # An infinite radius times a zero direction is no step, not NaN.
         x = state.x + jnp.where(direction == 0, 0, size * direction)
-        x = self.ball.project(x, x0)
-        return self._keep(state, rank)._replace(
-            x=x, time=state.time + 1, transform=transform, source=source
-        )
-
-    @staticmethod
-    def _keep(state: AscentState, rank: Array | None) -> AscentState:
-        """Records the iterate that ``rank`` was measured at if it is the best."""
-        if rank is None:
-            return state
-        better = rank > state.rank
-        wide = better.reshape((-1,) + (1,) * (state.x.ndim - 1))
         return state._replace(
-            best=jnp.where(wide, state.x, state.best),
-            rank=jnp.where(better, rank, state.rank),
+            x=self.ball.project(x, x0),
+            time=state.time + 1,
+            transform=transform,
+            source=source,
+            worst=state.worst.update(state.x, rank) if self.keep_best else (),
         )
 
-    def maximize(self, objective: Objective, key: Key, x0: Array) -> Array:
-        """Searches the ball around ``x0`` for the maximum of any objective.
-
-        Args:
-          objective: (B, ...) -> (B,), one value per example, each depending on
-            its own example only.
-          key: one key, or one per example.
-          x0: (B, ...) float32 centre of the ball.
-
-        Returns:
-          An array like ``x0`` inside the ball.
-        """
-        check_images(x0)
-
-        def body(state, _):
-            return self.step(objective, x0, state), None
-
-        state = self.init(key, x0)
-        state, _ = jax.lax.scan(
-            body, state, length=self.steps, unroll=max(1, min(self.unroll, self.steps))
-        )
-        # A start of its own choosing may lie anywhere, and steps may be zero.
-        last = state._replace(x=self.ball.project(state.x, x0))
+    def search(self, goal: Aims, key: Key, x: Array) -> Found:
+        """The worst iterate, or the last one without ``keep_best``."""
+        goal = goal.with_loss(self.loss)
+        state = iterate(self, goal, key, x, unroll=self.unroll)
+        # A start of the user's own may lie anywhere, and steps may be zero.
+        last = self.ball.project(state.x, x)
         if not self.keep_best:
-            return last.x
-        draw = keys.fold(state.key, self.steps + 1)
-        rank = goals.evaluate(objective, last.x, draw, ranked=True)[1]
-        return self._keep(last, rank).best
+            return Found(last, None, spent(self, x))
+        rank = goal.value_and_rank(last, keys.fold(key, self.steps + 1))[1]
+        return keep(self, state.worst.update(last, rank))
 
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        key: Key,
-        x: Array,
-        y: Array,
-        target: Array | None = None,
-    ) -> Array:
-        """Attacks ``logits_fn`` at ``x``: see ``advjax.types.Attack``."""
-        return self.maximize(goals.Goal(logits_fn, self.loss, y, target), key, x)
+    __call__ = call
+    maximize = maximize

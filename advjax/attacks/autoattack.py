@@ -24,10 +24,10 @@ from advjax import losses
 from advjax.attacks.apgd import apgd
 from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.combine import WorstOf, restarts, targeted, worst_of
+from advjax.attacks.entry import Entry
 from advjax.attacks.fab import fab
 from advjax.attacks.square import square
-from advjax.balls import Ball, kind
-from advjax.types import Attack
+from advjax.types import Attack, Ball
 
 Version = Literal['standard', 'plus', 'rand', 'custom']
 
@@ -85,7 +85,7 @@ def autoattack(
         chosen['fab'] = fab(ball, steps, random_start=True)
         for name in ('apgd_ce', 'apgd_dlr', 'fab'):
             chosen[name] = restarts(chosen[name], 5)
-    if version == 'standard' and kind(ball) == 'l1':
+    if version == 'standard' and ball.norm_name == 'l1':
         chosen['apgd_ce'] = restarts(chosen['apgd_ce'], 5)
     return worst_of(chosen)
 
@@ -93,7 +93,7 @@ def autoattack(
 def _members(ball: Ball, classes: int, steps: int, queries: int) -> dict[str, Any]:
     scale_free = losses.margin if classes == 2 else losses.dlr
     nine = min(9, classes - 1)
-    aimed = min(5, nine) if kind(ball) == 'l1' else nine
+    aimed = min(5, nine) if ball.norm_name == 'l1' else nine
     return {
         'apgd_ce': apgd(ball, steps),
         'apgd_dlr': apgd(ball, steps, scale_free),
@@ -112,3 +112,13 @@ def _of(known: dict[str, Any], name: str, attack: Attack | None) -> Attack:
             f'members without an attack must be among {sorted(known)}, got {name!r}'
         )
     return known[name]
+
+
+ENTRY = Entry(
+    autoattack,
+    ('linf', 'l2', 'l1'),
+    'fixed radius',
+    'white box',
+    'Croce 2020, 2003.01690',
+    quick={'classes': 4, 'steps': 5, 'queries': 20},
+)

@@ -15,7 +15,7 @@ could turn (``attacks.minimum.TIE``) count as not fooled, so that what is return
 adversarial in another program.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,17 +23,19 @@ from flax import struct
 
 from advjax import keys, losses
 from advjax.attacks import minimum
-from advjax.attacks.checks import check_ball, check_count
-from advjax.attacks.found import Found
+from advjax.attacks.checks import check_count, norm_ball
+from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
-from advjax.balls import Ball, clip, confine, l2
+from advjax.attacks.minimum import Clean, Nearest, Verdict
+from advjax.attacks.search import call
+from advjax.balls import clip
 from advjax.rows import choose, total, wide
-from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+from advjax.types import Array, Ball, Found, Key, dataclass
 
 
 def adversarial_start(
     goal: Goal, key: Key, x0: Array, ball: Ball, tries: int
-) -> tuple[Array, Array, Array]:
+) -> tuple[Nearest, Array]:
     """A random image that the model gets wrong; the clean one where it does already.
 
     Args:
@@ -44,7 +46,7 @@ def adversarial_start(
       tries: most draws.
 
     Returns:
-      x (B, ...), found (B,), queries (B,).
+      The image, with its distance, and queries (B,).
     """
 
     def draw(k, i):
@@ -54,123 +56,131 @@ def adversarial_start(
         return jax.random.normal(k, x0.shape[1:], x0.dtype) * 2.0**i
 
     def attempt(carry):
-        i, x, found, queries = carry
+        i, start, queries = carry
         drawn = keys.draw(lambda k: draw(k, i), keys.fold(key, i))
         point = x0 + drawn if ball.bounds is None else drawn
-        point = confine(ball, point, x0)
-        won = minimum.succeeds(goal, goal.logits_fn(point)) & ~found
-        return i + 1, choose(won, point, x), found | won, queries + ~found
+        point = ball.confine(point, x0)
+        won, rank = start.judge(goal, goal.logits_fn(point))
+        seen = Verdict(won & ~start.found, rank)
+        return i + 1, start.update(ball, point, x0, seen), queries + ~start.found
 
     def unfinished(carry):
-        return (carry[0] < tries) & ~jnp.all(carry[2])
+        return (carry[0] < tries) & ~jnp.all(carry[1].found)
 
-    home = minimum.succeeds(goal, goal.logits_fn(x0))
     queries = jnp.ones(x0.shape[:1], jnp.int32)
-    carry = jnp.zeros((), jnp.int32), x0, home, queries
-    _, x, found, queries = jax.lax.while_loop(unfinished, attempt, carry)
-    return x, found, queries
+    carry = jnp.zeros((), jnp.int32), minimum.begin(goal, x0), queries
+    _, start, queries = jax.lax.while_loop(unfinished, attempt, carry)
+    return start, queries
 
 
 class BoundaryState(NamedTuple):
     """Where the walk stands; step sizes and rates are (B,)."""
 
     x: Array
+    rank: Array
     side: Array
     forward: Array
     side_rate: Array
     forward_rate: Array
     queries: Array
+    found: Array
+    done: Array
+    clean: Clean
+    key: Key
+    time: Array
 
 
 @dataclass
 class Boundary:
     """The boundary attack; build it with ``boundary``."""
 
-    ball: Any
+    ball: Ball
     queries: int = struct.field(pytree_node=False)
     tries: int = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
         """The budget of model calls per example."""
         return self.queries
 
-    def search(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Found:
-        """Attacks ``logits_fn`` at ``x``; queries are counted per example."""
-        check_images(x)
-        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
-        each = keys.per_example(key, x.shape[0])
-        start, found, queries = adversarial_start(
-            goal, keys.fold(each, 0), x, self.ball, self.tries
+    def init(self, goal: Goal, key: Key, x0: Array) -> BoundaryState:
+        """Finds an adversarial image, and brings it close to the boundary."""
+        start, queries = adversarial_start(
+            goal, keys.fold(key, 0), x0, self.ball, self.tries
         )
-        norm = jnp.where(found, self.ball.norm(start - x), jnp.inf)
-        # Ten bisections bring the start close to the boundary.
-        nearest = minimum.refine(minimum.Nearest(start, norm), goal, self.ball, x, 10)
-        low = jnp.zeros_like(norm)
-        state = BoundaryState(
+        nearest = minimum.refine(start, goal, self.ball, x0, 10)
+        low = jnp.zeros_like(nearest.norm)
+        return BoundaryState(
             x=nearest.x,
+            rank=nearest.rank,
             side=low + 0.1,
             forward=low + 0.1,
             side_rate=low + 0.5,
             forward_rate=low + 0.5,
             queries=queries + 10,
+            found=nearest.found,
+            done=~nearest.found | (nearest.norm == 0),
+            clean=nearest.clean,
+            key=key,
+            time=jnp.zeros((), jnp.int32),
         )
-        done = ~found | (nearest.norm == 0)
 
-        def step(carry):
-            i, state = carry
-            active = ~done & (state.queries + 2 <= self.queries)
-            own = keys.fold(each, i + 1)
-            noise = keys.draw(lambda k: jax.random.normal(k, x.shape[1:], x.dtype), own)
-            home = x - state.x
-            length = jnp.sqrt(total(home**2))
-            unit = home / wide(jnp.maximum(length, 1e-12), x)
-            noise = confine(self.ball, noise)
-            noise -= wide(total(noise * unit), x) * unit
-            size = jnp.maximum(jnp.sqrt(total(noise**2)), 1e-12)
-            aside = state.x + noise * wide(state.side * length / size, x)
-            # Back to the sphere around the clean image.
-            away = aside - x
-            far = jnp.maximum(jnp.sqrt(total(away**2)), 1e-12)
-            aside = clip(self.ball, x + away * wide(length / far, x))
-            stays = minimum.succeeds(goal, logits_fn(aside)) & active
-            ahead = clip(self.ball, aside + wide(state.forward, x) * (x - aside))
-            nearer = minimum.succeeds(goal, logits_fn(ahead)) & stays
+    def step(self, goal: Goal, x0: Array, state: BoundaryState) -> BoundaryState:
+        """A move along the boundary, and one towards the clean image."""
+        active = ~state.done & (state.queries + 2 <= self.queries)
+        own = keys.fold(state.key, state.time + 1)
+        noise = keys.draw(lambda k: jax.random.normal(k, x0.shape[1:], x0.dtype), own)
+        home = x0 - state.x
+        length = jnp.sqrt(total(home**2))
+        unit = home / wide(jnp.maximum(length, 1e-12), x0)
+        noise = self.ball.confine(noise)
+        noise -= wide(total(noise * unit), x0) * unit
+        size = jnp.maximum(jnp.sqrt(total(noise**2)), 1e-12)
+        aside = state.x + noise * wide(state.side * length / size, x0)
+        # Back to the sphere around the clean image.
+        away = aside - x0
+        far = jnp.maximum(jnp.sqrt(total(away**2)), 1e-12)
+        aside = clip(self.ball, x0 + away * wide(length / far, x0))
+        first = minimum.judge(goal, goal.logits_fn(aside), state.clean.scale)
+        stays = first.won & active
+        ahead = clip(self.ball, aside + wide(state.forward, x0) * (x0 - aside))
+        second = minimum.judge(goal, goal.logits_fn(ahead), state.clean.scale)
+        nearer = second.won & stays
 
-            side_rate = _mean(state.side_rate, stays, active)
-            forward_rate = _mean(state.forward_rate, nearer, stays)
-            side = _adapt(state.side, side_rate, 0.5, 0.2, active)
-            forward = _adapt(state.forward, forward_rate, 0.25, 0.1, stays)
-            new = choose(nearer, ahead, choose(stays, aside, state.x))
-            # The walk may drift outwards by rounding and clipping, never the result.
-            closer = total((new - x) ** 2) <= total((state.x - x) ** 2) * (1 + 1e-4)
-            state = BoundaryState(
-                choose(closer, new, state.x),
-                jnp.clip(side, 1e-7, 1.0),
-                jnp.clip(forward, 1e-7, 0.9),
-                side_rate,
-                forward_rate,
-                state.queries + active + stays,
-            )
-            return i + 1, state
+        side_rate = _mean(state.side_rate, stays, active)
+        forward_rate = _mean(state.forward_rate, nearer, stays)
+        side = _adapt(state.side, side_rate, 0.5, 0.2, active)
+        forward = _adapt(state.forward, forward_rate, 0.25, 0.1, stays)
+        new = choose(nearer, ahead, choose(stays, aside, state.x))
+        rank = jnp.where(nearer, second.rank, jnp.where(stays, first.rank, state.rank))
+        # The walk may drift outwards by rounding and clipping, never the result.
+        closer = total((new - x0) ** 2) <= total((state.x - x0) ** 2) * (1 + 1e-4)
+        return state._replace(
+            x=choose(closer, new, state.x),
+            rank=jnp.where(closer, rank, state.rank),
+            side=jnp.clip(side, 1e-7, 1.0),
+            forward=jnp.clip(forward, 1e-7, 0.9),
+            side_rate=side_rate,
+            forward_rate=forward_rate,
+            queries=state.queries + active + stays,
+            time=state.time + 1,
+        )
 
-        def unfinished(carry):
-            _, state = carry
-            return jnp.any(~done & (state.queries + 2 <= self.queries))
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The closest adversarial example found, else ``x``."""
+        goal = goal.with_loss(losses.margin)
 
-        carry = jnp.zeros((), jnp.int32), state
-        state = jax.lax.while_loop(unfinished, step, carry)[1]
-        norm = jnp.where(found, self.ball.norm(state.x - x), jnp.inf)
-        best = minimum.Nearest(state.x, norm)
-        return Found(minimum.result(best, self.ball, x), state.queries)
+        def unfinished(state):
+            return jnp.any(~state.done & (state.queries + 2 <= self.queries))
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Returns the closest adversarial example found, else ``x``."""
-        return self.search(logits_fn, key, x, y, target).x
+        begun = self.init(goal, key, x)
+        state = jax.lax.while_loop(unfinished, lambda s: self.step(goal, x, s), begun)
+        norm = jnp.where(state.found, self.ball.norm(state.x - x), jnp.inf)
+        nearest = Nearest(state.x, norm, state.rank, state.clean)
+        return minimum.result(self, nearest, x, state.queries)
+
+    __call__ = call
 
 
 def _mean(mean: Array, event: Array, counts: Array) -> Array:
@@ -187,8 +197,6 @@ def boundary(
 ) -> Boundary:
     """The boundary attack: the model's answers are all it sees.
 
-    ``attack.search(...)`` also returns the queries spent on every example.
-
     Args:
       ball: an L2 ball: the range, and the radius beyond which nothing is returned;
         ``l2(inf)`` by default.
@@ -200,10 +208,19 @@ def boundary(
 
     Reference: Brendel et al. 2018, arXiv 1712.04248.
     """
-    ball = l2(float('inf')) if ball is None else ball
     tries = check_count('tries', tries)
     return Boundary(
-        ball=check_ball(ball, 'boundary', ('l2',)),
+        ball=norm_ball(ball, 'boundary', ('l2',)),
         queries=check_count('queries', queries, tries + 13),
         tries=tries,
     )
+
+
+ENTRY = Entry(
+    boundary,
+    ('l2',),
+    'minimum norm',
+    'decisions',
+    'Brendel 2018, 1712.04248',
+    quick={'queries': 300},
+)

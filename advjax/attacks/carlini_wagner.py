@@ -27,12 +27,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from advjax import balls
 from advjax.attacks.carlini_wagner_l0 import CarliniWagnerL0
 from advjax.attacks.carlini_wagner_l2 import CarliniWagnerL2
 from advjax.attacks.carlini_wagner_linf import CarliniWagnerLinf
-from advjax.attacks.checks import check_ball, check_count, check_positive
-from advjax.balls import Ball, l2
+from advjax.attacks.checks import check_count, check_positive, norm_ball
+from advjax.attacks.entry import Entry
+from advjax.types import Ball
 
 
 def carlini_wagner(
@@ -62,9 +62,8 @@ def carlini_wagner(
 
     Reference: Carlini and Wagner 2017, arXiv 1608.04644.
     """
-    ball = l2(float('inf')) if ball is None else ball
-    ball = check_ball(ball, 'carlini_wagner', ('l2', 'linf', 'l0'))
-    kind = balls.kind(ball)
+    ball = norm_ball(ball, 'carlini_wagner', ('l2', 'linf', 'l0'))
+    kind = ball.norm_name
     if not kappa >= 0:
         raise ValueError(f'kappa must be >= 0, got {kappa}')
     searches = {'l2': 9, 'linf': 100, 'l0': 200}[kind] if searches is None else searches
@@ -82,3 +81,13 @@ def carlini_wagner(
         return CarliniWagnerL0(**common)
     common['refine'] = check_count('refine', refine, 0)
     return CarliniWagnerL2(**common) if kind == 'l2' else CarliniWagnerLinf(**common)
+
+
+ENTRY = Entry(
+    carlini_wagner,
+    ('l2', 'linf', 'l0'),
+    'minimum norm',
+    'white box',
+    'Carlini 2017, 1608.04644',
+    quick={'steps': 100, 'searches': 20, 'c': 0.1},
+)

@@ -1,6 +1,6 @@
 """Carlini and Wagner in L0: a shrinking set of pixels; see ``carlini_wagner``."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,12 @@ from flax import struct
 from advjax import losses
 from advjax.attacks import minimum
 from advjax.attacks.carlini_wagner_solve import Problem, solve, to_free
+from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest
-from advjax.balls import confine
+from advjax.attacks.search import call
 from advjax.rows import choose, flat, total, wide
-from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+from advjax.types import Array, Ball, Found, Key, dataclass
 
 
 class L0State(NamedTuple):
@@ -31,30 +32,29 @@ class L0State(NamedTuple):
 class CarliniWagnerL0:
     """The L0 attack; build it with ``carlini_wagner``."""
 
-    ball: Any
+    ball: Ball
     kappa: Array
     c: Array
     steps: int = struct.field(pytree_node=False)
     searches: int = struct.field(pytree_node=False)
     rate: float = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
         """The most model calls per example; most runs stop at their success."""
         return 1 + self.searches * (self.steps + 1)
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """Returns the sparsest adversarial example found, else ``x``."""
         del key
-        check_images(x)
-        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
+        goal = goal.with_loss(losses.margin)
+        best = minimum.begin(goal, x)
         problem = Problem(
-            goal, self.ball, x, lambda d, _: total(d**2), self.kappa, jnp.inf
+            goal, self.ball, x, best, lambda d, _: total(d**2), self.kappa, jnp.inf
         )
         clean = to_free(x, self.ball.bounds)
-        every = confine(self.ball, jnp.ones_like(x, bool), False)
+        every = self.ball.confine(jnp.ones_like(x, bool), False)
 
         def unfinished(state):
             return (state.runs < self.searches) & jnp.any(state.active)
@@ -72,7 +72,7 @@ class CarliniWagnerL0:
             )
             won = solution.nearest.found & state.active
             found = solution.nearest.x
-            _, _, pull = with_logits(logits_fn, goal.loss_of, found)
+            _, _, pull = with_logits(goal.logits_fn, goal.value_of, found)
             use = (found - x) * jnp.nan_to_num(pull)
             allowed = jnp.where(
                 wide(won, x), state.allowed & _keep(use, found != x), state.allowed
@@ -87,7 +87,9 @@ class CarliniWagnerL0:
         c = jnp.zeros_like(best.norm) + self.c
         state = L0State(best, every, c, clean, ~best.found, jnp.zeros((), int))
         best = jax.lax.while_loop(unfinished, run, state).best
-        return minimum.result(best, self.ball, x)
+        return minimum.result(self, best, x)
+
+    __call__ = call
 
 
 def _keep(use: Array, changed: Array) -> Array:

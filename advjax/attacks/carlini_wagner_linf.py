@@ -3,7 +3,7 @@
 See ``carlini_wagner``.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,11 @@ from flax import struct
 from advjax import losses
 from advjax.attacks import minimum
 from advjax.attacks.carlini_wagner_solve import Problem, solve, to_free
+from advjax.attacks.goal import Goal
 from advjax.attacks.minimum import Nearest
-from advjax.balls import confine
+from advjax.attacks.search import call
 from advjax.rows import choose, total, wide
-from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+from advjax.types import Array, Ball, Found, Key, dataclass
 
 
 class LinfState(NamedTuple):
@@ -40,26 +41,25 @@ class LinfState(NamedTuple):
 class CarliniWagnerLinf:
     """The Linf attack; build it with ``carlini_wagner``."""
 
-    ball: Any
+    ball: Ball
     kappa: Array
     c: Array
     steps: int = struct.field(pytree_node=False)
     searches: int = struct.field(pytree_node=False)
     rate: float = struct.field(pytree_node=False)
     refine: int = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
         """The most model calls per example; most runs stop at their success."""
         return 1 + self.searches * self.steps + self.refine
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """Returns the closest adversarial example found, else ``x``."""
         del key
-        check_images(x)
-        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
+        goal = goal.with_loss(losses.margin)
+        best = minimum.begin(goal, x)
         span = (
             1.0
             if self.ball.bounds is None
@@ -69,8 +69,8 @@ class CarliniWagnerLinf:
         def beyond(delta, tau):
             return total(jnp.maximum(jnp.abs(delta) - wide(tau, delta), 0))
 
-        problem = Problem(goal, self.ball, x, beyond, self.kappa, 1e-4)
-        allowed = confine(self.ball, jnp.ones_like(x, bool), False)
+        problem = Problem(goal, self.ball, x, best, beyond, self.kappa, 1e-4)
+        allowed = self.ball.confine(jnp.ones_like(x, bool), False)
         clean = to_free(x, self.ball.bounds)
 
         def unfinished(state):
@@ -118,4 +118,6 @@ class CarliniWagnerLinf:
             jnp.zeros((), int),
         )
         best = jax.lax.while_loop(unfinished, run, state).best
-        return minimum.finish(self, best, goal, x)
+        return minimum.confident(self, best, goal, x)
+
+    __call__ = call

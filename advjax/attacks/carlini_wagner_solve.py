@@ -10,14 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from advjax import losses
-from advjax.attacks import minimum
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
-from advjax.attacks.minimum import Nearest
-from advjax.balls import Bounds
+from advjax.attacks.minimum import Nearest, Verdict
 from advjax.rows import wide
-from advjax.types import Array
+from advjax.types import Array, Ball, Bounds
 
 # arctanh is infinite at the ends of the range, and its inverse flat near them: from
 # the authors' 0.999999 a pixel at a bound takes hundreds of steps to move at all.
@@ -58,9 +55,10 @@ class Problem(NamedTuple):
     """One minimisation: all but ``goal`` and ``ball`` are per example.
 
     Attributes:
-      goal: the model and what counts as success.
+      goal: the model and what counts as success; its loss is the margin.
       ball: norm and range.
       x0: (B, ...) clean images.
+      nearest: what was seen at them.
       distance: (delta, extra) -> (B,), what is kept small.
       kappa: the margin asked for.
       slack: end an example's run at a success whose distance is at most this many
@@ -68,8 +66,9 @@ class Problem(NamedTuple):
     """
 
     goal: Goal
-    ball: Any
+    ball: Ball
     x0: Array
+    nearest: Nearest
     distance: Callable[[Array, Any], Array]
     kappa: Array
     slack: float
@@ -103,12 +102,13 @@ def solve(
         x = image(w)
 
         def shortfall(logits):
-            return -jnp.minimum(losses.margin(logits, goal.y, reach), problem.kappa)
+            return -jnp.minimum(goal.value_of(logits), problem.kappa)
 
         value, logits, gradient = with_logits(goal.logits_fn, shortfall, x)
         gradient = jnp.nan_to_num(gradient)
-        won = minimum.succeeds(goal, logits, problem.kappa) & running
-        found = minimum.update(found, problem.ball, x, x0, won)
+        won, rank = found.judge(goal, logits, problem.kappa)
+        won = won & running
+        found = found.update(problem.ball, x, x0, Verdict(won, rank))
 
         # The chain rule by hand: the model's gradient is taken once, at the image.
         def away(w):
@@ -133,13 +133,12 @@ def solve(
     def unfinished(carry):
         return (carry[0] < steps) & jnp.any(carry[-1])
 
-    reach = None if goal.target is None else goal.towards
     high = jnp.full_like(c, jnp.inf)
     carry = (
         jnp.zeros((), jnp.int32),
         w,
         adam.init(w),
-        minimum.none(x0),
+        problem.nearest.none(),
         high,
         jnp.zeros_like(active),
         active,

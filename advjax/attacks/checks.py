@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from advjax.balls import Ball, as_ball, kind
-from advjax.types import Array
+from advjax.balls import as_ball, of_norm
+from advjax.types import Array, Ball
 
 
 def check_ball(ball: Any, name: str, kinds: tuple[str, ...]) -> Ball:
@@ -16,9 +16,25 @@ def check_ball(ball: Any, name: str, kinds: tuple[str, ...]) -> Ball:
       ValueError: naming the attack, the ball and what is allowed.
     """
     ball = as_ball(ball)
-    if kind(ball) not in kinds:
+    if ball.norm_name not in kinds:
         raise ValueError(f'ball of {name} must be one of {list(kinds)}, got {ball}')
     return ball
+
+
+def norm_ball(ball: Any, name: str, kinds: tuple[str, ...]) -> Ball:
+    """The ball of a minimum-norm attack, which says the norm.
+
+    Infinite in the first of ``kinds`` by default. A bare number is refused: it is a
+    radius of ``linf`` elsewhere, and would change the norm in silence.
+
+    Raises:
+      ValueError: naming the attack, the ball and what is allowed.
+    """
+    if ball is None:
+        return of_norm(kinds[0], float('inf'))
+    if not isinstance(ball, Ball):
+        raise ValueError(f'{name} takes a ball, {kinds[0]}({ball}), got {ball!r}')
+    return check_ball(ball, name, kinds)
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:

@@ -1,11 +1,12 @@
 """Attacks made of attacks: restarts, targets, and the worst of several.
 
-Each runs its parts on every example and keeps, per example, the result on which
-the model's margin is worst. So adding a restart, a target or a member never makes
-the attack weaker. Each is itself an attack and one compiled program.
+Each runs its parts on every example and keeps, per example, the result of highest rank.
+So adding a restart, a target or a member never makes the attack weaker. Each is itself
+an attack and one compiled program.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,41 +14,61 @@ import jax.numpy as jnp
 from flax import struct
 
 from advjax import balls, keys
-from advjax.attacks.goal import Aim, margin_at
-from advjax.rows import choose
-from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
+from advjax.attacks.ascent import Ascent
+from advjax.attacks.checks import check_count
+from advjax.attacks.goal import Goal
+from advjax.attacks.search import (
+    call,
+    calls_of,
+    check_target,
+    nothing,
+    ranked,
+    run,
+)
+from advjax.types import (
+    Array,
+    Attack,
+    Found,
+    Key,
+    LogitsFn,
+    Search,
+    as_pytree,
+    dataclass,
+)
 
 
-def _worse(one: tuple[Array, Array], other: tuple[Array, Array]):
-    """Keeps the point of higher rank per example; the first of equals and of NaN."""
-    (x, rank), (new_x, new_rank) = one, other
-    better = new_rank > rank
-    return choose(better, new_x, x), jnp.where(better, new_rank, rank)
+def _worst_in_turn(
+    part: Callable[[Array], Found], count: int, x: Array, parallel: bool
+) -> Found:
+    """The worst of ``part(0), ..., part(count - 1)``, and the queries of all."""
 
+    def add(carry, found):
+        worst, queries = carry
+        # ``part`` ranks what it finds.
+        rank = jnp.asarray(found.rank)
+        return worst.update(found.x, rank), _sum(queries, found.queries)
 
-def _worst_in_turn(run, count: int, x: Array, parallel: bool) -> Array:
-    """The worst of ``run(0), ..., run(count - 1)``, each a (point, rank)."""
-    nothing = x, jnp.full_like(x, -jnp.inf, shape=x.shape[:1])
+    begun = nothing(x), jnp.zeros(x.shape[:1], jnp.int32)
     if parallel:
-        points, ranks = jax.vmap(run)(jnp.arange(count))
-        best = nothing
+        together, carry = jax.vmap(part)(jnp.arange(count)), begun
         for i in range(count):
-            best = _worse(best, (points[i], ranks[i]))
-        return best[0]
+            carry = add(carry, jax.tree.map(lambda a, i=i: a[i], together))
+    else:
+        carry, _ = jax.lax.scan(
+            lambda carry, i: (add(carry, part(i)), None), begun, jnp.arange(count)
+        )
+    worst, queries = carry
+    return worst.found(queries)
 
-    def body(best, i):
-        return _worse(best, run(i)), None
 
-    return jax.lax.scan(body, nothing, jnp.arange(count))[0][0]
-
-
-def _calls(attack: Attack) -> int | None:
-    return getattr(attack, 'calls', None)
+def _sum(queries: Array, more: Array) -> Array:
+    """What is not known makes the sum unknown."""
+    return jnp.where((queries < 0) | (more < 0), -1, queries + more)
 
 
 @dataclass
 class Again:
-    """One restart of an attack: the same search with draws of its own."""
+    """One run of an attack among several, with draws of its own."""
 
     attack: Any
     number: Array
@@ -55,24 +76,18 @@ class Again:
     @property
     def calls(self) -> int | None:
         """Model calls per example."""
-        return _calls(self.attack)
+        return calls_of(self.attack)
 
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        key: Key,
-        x: Array,
-        y: Array,
-        target: Any = None,
-    ) -> Array:
-        """Attacks ``logits_fn`` at ``x``."""
-        own = keys.fold(keys.per_example(key, x.shape[0]), self.number)
-        return self.attack(logits_fn, own, x, y, **_aimed(target))
+    @property
+    def ranked(self) -> bool:
+        """As the attack."""
+        return isinstance(self.attack, Search) and self.attack.ranked
 
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """Runs the attack with another key."""
+        return run(self.attack, goal, keys.fold(key, self.number), x)
 
-def _aimed(target: Any) -> dict[str, Any]:
-    """A user's untargeted attack need not know the argument."""
-    return {} if target is None else {'target': target}
+    __call__ = call
 
 
 @dataclass
@@ -82,33 +97,31 @@ class Restarts:
     attack: Any
     count: int = struct.field(pytree_node=False)
     parallel: bool = struct.field(pytree_node=False, default=False)
+    ranked = True
 
     @property
     def calls(self) -> int | None:
-        """Model calls per example: every run, and one to rank it."""
-        calls = _calls(self.attack)
-        return None if calls is None else self.count * (calls + 1)
+        """Model calls per example."""
+        calls = calls_of(self.attack, ranked=True)
+        return None if calls is None else self.count * calls
 
     def part(self, number: int | Array) -> Again:
-        """One of the ``count`` runs, an attack of its own."""
+        """One of the runs."""
         return Again(attack=self.attack, number=jnp.asarray(number, jnp.int32))
 
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        key: Key,
-        x: Array,
-        y: Array,
-        target: Any = None,
-    ) -> Array:
-        """Attacks ``logits_fn`` at ``x``."""
-        each = keys.per_example(key, x.shape[0])
+    def parts(self) -> dict[str, Again]:
+        """The runs, by number."""
+        return {str(i): self.part(i) for i in range(self.count)}
 
-        def run(i):
-            point = self.part(i)(logits_fn, each, x, y, target)
-            return point, margin_at(logits_fn, keys.fold(each, i), point, y, target)
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The worst result of all runs."""
 
-        return _worst_in_turn(run, self.count, x, self.parallel)
+        def part(i):
+            return ranked(self.part(i), goal, key, x)
+
+        return _worst_in_turn(part, self.count, x, self.parallel)
+
+    __call__ = call
 
 
 def restarts(attack: Attack, count: int, parallel: bool = False) -> Restarts:
@@ -126,9 +139,7 @@ def restarts(attack: Attack, count: int, parallel: bool = False) -> Restarts:
     Raises:
       ValueError: if ``count`` is not a positive integer.
     """
-    if not (isinstance(count, int) and count >= 1):
-        raise ValueError(f'count must be an integer >= 1, got {count!r}')
-    return Restarts(attack=as_pytree(attack), count=count, parallel=parallel)
+    return Restarts(as_pytree(attack), check_count('count', count), parallel)
 
 
 @dataclass
@@ -140,20 +151,27 @@ class Towards:
 
     @property
     def calls(self) -> int | None:
-        """Model calls per example: one to rank the classes, then the attack."""
-        calls = _calls(self.attack)
+        """Model calls per example: one to order the classes, then the attack."""
+        calls = calls_of(self.attack)
         return None if calls is None else 1 + calls
 
-    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
-        """Attacks ``logits_fn`` at ``x``; any error is a success."""
-        own = keys.fold(keys.per_example(key, x.shape[0]), self.place)
-        logits = logits_fn(x).astype(jnp.float32)
+    @property
+    def ranked(self) -> bool:
+        """As the attack."""
+        return isinstance(self.attack, Search) and self.attack.ranked
+
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """Aims the attack; any error is a success."""
+        logits = goal.logits_fn(x).astype(jnp.float32)
         classes = logits.shape[1]
-        right = jax.nn.one_hot(y, classes, dtype=bool)
+        right = jax.nn.one_hot(goal.y, classes, dtype=bool)
         likely = jnp.where(right, -jnp.inf, jnp.nan_to_num(logits))
-        order = jax.lax.top_k(likely, classes - 1)[1].astype(jnp.asarray(y).dtype)
-        towards = jnp.take(order, self.place, axis=1)
-        return self.attack(logits_fn, own, x, y, target=Aim(towards))
+        order = jax.lax.top_k(likely, classes - 1)[1].astype(jnp.asarray(goal.y).dtype)
+        aimed = goal.towards(jnp.take(order, self.place, axis=1))
+        found = run(self.attack, aimed, keys.fold(key, self.place), x)
+        return found._replace(queries=_sum(found.queries, jnp.ones_like(found.queries)))
+
+    __call__ = call
 
 
 @dataclass
@@ -163,37 +181,41 @@ class Targeted:
     attack: Any
     classes: int = struct.field(pytree_node=False)
     parallel: bool = struct.field(pytree_node=False, default=False)
+    ranked = True
 
     @property
     def calls(self) -> int | None:
-        """Model calls per example: every target, one to choose and one to rank it."""
-        calls = _calls(self.attack)
-        return None if calls is None else self.classes * (calls + 2)
-
-    @property
-    def count(self) -> int:
-        """The number of parts."""
-        return self.classes
+        """Model calls per example: every target, and one each to choose it."""
+        calls = calls_of(self.attack, ranked=True)
+        return None if calls is None else self.classes * (calls + 1)
 
     def part(self, place: int | Array) -> Towards:
         """The attack on the class of one place: 0 is the likeliest wrong one."""
         return Towards(attack=self.attack, place=jnp.asarray(place, jnp.int32))
 
-    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
-        """Attacks ``logits_fn`` at ``x``; the verdict is untargeted."""
-        each = keys.per_example(key, x.shape[0])
-        wrong = jax.eval_shape(logits_fn, x).shape[1] - 1
+    def parts(self) -> dict[str, Towards]:
+        """The attacks on one class each, by its place."""
+        return {str(i): self.part(i) for i in range(self.classes)}
+
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The worst result of all targets; the verdict is untargeted."""
+        wrong = jax.eval_shape(goal.logits_fn, x).shape[1] - 1
         if self.classes > wrong:
             raise ValueError(
                 f'classes must be at most {wrong}, the number of wrong classes of this '
                 f'model, got {self.classes}'
             )
 
-        def run(i):
-            point = self.part(i)(logits_fn, each, x, y)
-            return point, margin_at(logits_fn, keys.fold(each, i), point, y)
+        def part(i):
+            found = self.part(i).search(goal, key, x)
+            if found.rank is not None:
+                return found
+            rank = goal.value_and_rank(found.x, keys.fold(key, i))[1]
+            return found._replace(rank=rank)
 
-        return _worst_in_turn(run, self.classes, x, self.parallel)
+        return _worst_in_turn(part, self.classes, x, self.parallel)
+
+    __call__ = call
 
 
 def targeted(attack: Attack, classes: int = 9, parallel: bool = False) -> Targeted:
@@ -204,17 +226,28 @@ def targeted(attack: Attack, classes: int = 9, parallel: bool = False) -> Target
     untargeted attack (Gowal et al. 2019, arXiv 1910.09338).
 
     Args:
-      attack: an attack that takes ``target``.
+      attack: an attack that takes ``target``: any of ours, or a function
+        (logits_fn, key, x, y, target) -> x_adv, whose target is (B,) classes.
       classes: how many wrong classes to try.
       parallel: try them side by side by ``vmap`` instead of in turn.
 
     Raises:
-      ValueError: if ``classes`` is not a positive integer or (when called) exceeds
-        the number of wrong classes.
+      ValueError: if ``attack`` takes no target, if ``classes`` is not a positive
+        integer or (when called) exceeds the number of wrong classes.
     """
-    if not (isinstance(classes, int) and classes >= 1):
-        raise ValueError(f'classes must be an integer >= 1, got {classes!r}')
-    return Targeted(attack=as_pytree(attack), classes=classes, parallel=parallel)
+    check_count('classes', classes)
+    for function in _functions(attack):
+        check_target(function)
+    return Targeted(as_pytree(attack), classes, parallel)
+
+
+def _functions(attack: Any) -> list[Any]:
+    """The plain functions that an attack is made of."""
+    if isinstance(attack, Again | Restarts):
+        return _functions(attack.attack)
+    if isinstance(attack, WorstOf):
+        return [f for member in attack.attacks for f in _functions(member)]
+    return [] if isinstance(attack, Search) else [attack]
 
 
 @dataclass
@@ -223,37 +256,39 @@ class WorstOf:
 
     attacks: tuple[Any, ...]
     names: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    ranked = True
 
     @property
     def members(self) -> dict[str, Any]:
         """The attacks by name, in the order in which they run."""
         return dict(zip(self.names, self.attacks, strict=True))
 
+    def parts(self) -> dict[str, Again]:
+        """The attacks by name, each with the draws that it has inside of this one."""
+        return {
+            name: Again(attack=attack, number=jnp.int32(i))
+            for i, (name, attack) in enumerate(self.members.items())
+        }
+
     @property
     def calls(self) -> int | None:
-        """Model calls per example: every member, and one each to rank it."""
-        calls = [_calls(attack) for attack in self.attacks]
+        """Model calls per example."""
+        calls = [calls_of(attack, ranked=True) for attack in self.attacks]
         known = [c for c in calls if c is not None]
-        return sum(known) + len(calls) if len(known) == len(calls) else None
+        return sum(known) if len(known) == len(calls) else None
 
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        key: Key,
-        x: Array,
-        y: Array,
-        target: Any = None,
-    ) -> Array:
-        """Attacks ``logits_fn`` at ``x``."""
-        each = keys.per_example(key, x.shape[0])
-        best = x, jnp.full_like(x, -jnp.inf, shape=x.shape[:1])
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The worst result of all members."""
+        worst, queries = nothing(x), jnp.zeros(x.shape[:1], jnp.int32)
         for i, attack in enumerate(self.attacks):
-            own = keys.fold(each, i)
-            point = attack(logits_fn, own, x, y, **_aimed(target))
-            rank = margin_at(logits_fn, own, point, y, target)
-            rank = jnp.where(self._allowed(attack, point, x), rank, -jnp.inf)
-            best = _worse(best, (point, rank))
-        return best[0]
+            found = ranked(attack, goal, keys.fold(key, i), x)
+            allowed = self._allowed(attack, found.x, x)
+            rank = jnp.where(allowed, jnp.asarray(found.rank), -jnp.inf)
+            worst = worst.update(found.x, rank)
+            queries = _sum(queries, found.queries)
+        return worst.found(queries)
+
+    __call__ = call
 
     def _allowed(self, attack: Any, point: Array, x: Array) -> Array:
         """A member without a ball of its own must end in a ball of another's.
@@ -295,18 +330,22 @@ class FromPrediction:
 
     attack: Any
     of: Any = None
+    ranked = False
 
     @property
     def calls(self) -> int | None:
         """Model calls per example: the attack's, and one for its own prediction."""
-        calls = _calls(self.attack)
+        calls = calls_of(self.attack)
         return None if calls is None else calls + (self.of is None)
 
-    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
-        """Attacks ``logits_fn`` at ``x``; ``y`` is not looked at."""
-        del y
-        said = logits_fn if self.of is None else self.of
-        return self.attack(logits_fn, key, x, said(x))
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """Runs the attack with logits in place of the label, which is not looked at."""
+        said = goal.logits_fn if self.of is None else self.of
+        found = run(self.attack, dataclasses.replace(goal, y=said(x)), key, x)
+        more = jnp.full_like(found.queries, self.of is None)
+        return Found(found.x, None, _sum(found.queries, more))
+
+    __call__ = call
 
 
 def from_prediction(attack: Attack, of: LogitsFn | None = None) -> FromPrediction:
@@ -323,7 +362,7 @@ def from_prediction(attack: Attack, of: LogitsFn | None = None) -> FromPredictio
     Raises:
       ValueError: if the attack keeps the best iterate.
     """
-    if getattr(attack, 'keep_best', False):
+    if isinstance(attack, Ascent) and attack.keep_best:
         raise ValueError(
             'attack must have keep_best=False: there is no label to rank by'
         )

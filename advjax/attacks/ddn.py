@@ -14,70 +14,82 @@ Reference: Rony et al. 2019, arXiv 1811.09600, algorithm 1. Deviations: no round
 8 bits inside the loop (see ``quantised``); a bisection (``refine``) at the end.
 """
 
-from typing import Any
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
-from advjax import balls, losses
+from advjax import losses
 from advjax.attacks import minimum
-from advjax.attacks.checks import check_ball, check_count, check_loss, check_positive
+from advjax.attacks.checks import check_count, check_loss, check_positive, norm_ball
+from advjax.attacks.entry import Entry
+from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
-from advjax.balls import Ball, clip, confine, l2
+from advjax.attacks.minimum import Nearest
+from advjax.attacks.search import call, iterate
+from advjax.balls import clip
 from advjax.rows import wide
-from advjax.types import Array, Key, LogitsFn, Loss, check_images, dataclass
+from advjax.types import Array, Ball, Found, Key, Loss, dataclass
+
+
+class DdnState(NamedTuple):
+    """Where every example stands: its perturbation, and the norm it should have."""
+
+    delta: Array
+    eps: Array
+    nearest: Nearest
+    time: Array
 
 
 @dataclass
 class Ddn:
     """DDN; build it with ``ddn``."""
 
-    ball: Any
+    ball: Ball
     gamma: Array
     first: Array
     steps: int = struct.field(pytree_node=False)
     loss: Loss = struct.field(pytree_node=False)
     refine: int = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
         """Model calls per example; one with its gradient counts once."""
         return 2 + self.steps + self.refine
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Returns the closest adversarial example found, else ``x``."""
+    def init(self, goal: Goal, key: Key, x0: Array) -> DdnState:
+        """Starts at the clean image."""
         del key
-        check_images(x)
-        goal = minimum.goal_at(x, logits_fn, self.loss, y, target)
-        steepest = balls.L2.steepest
+        eps = jnp.broadcast_to(self.first, x0.shape[:1]).astype(x0.dtype)
+        nearest = minimum.begin(goal, x0).none()
+        return DdnState(jnp.zeros_like(x0), eps, nearest, jnp.zeros((), jnp.int32))
 
-        def body(carry, i):
-            delta, eps, best = carry
-            point = x + delta
-            _, logits, gradient = with_logits(goal.logits_fn, goal.loss_of, point)
-            won = minimum.succeeds(goal, logits)
-            best = minimum.update(best, self.ball, point, x, won)
-            eps = eps * jnp.where(won, 1 - self.gamma, 1 + self.gamma)
-            rate = 0.01 + 0.99 * (1 + jnp.cos(jnp.pi * i / self.steps)) / 2
-            gradient = jnp.nan_to_num(gradient)
-            gradient = confine(self.ball, gradient)
-            delta = delta + rate * steepest(self.ball, gradient)
-            delta = wide(eps, x) * steepest(self.ball, delta)
-            if self.ball.bounds is not None:  # x + delta - x would round.
-                delta = clip(self.ball, x + delta) - x
-            return (delta, eps, best), None
+    def step(self, goal: Goal, x0: Array, state: DdnState) -> DdnState:
+        """Turns the perturbation by the gradient, then sets its norm."""
+        point = x0 + state.delta
+        _, logits, gradient = with_logits(goal.logits_fn, goal.value_of, point)
+        seen = state.nearest.judge(goal, logits)
+        nearest = state.nearest.update(self.ball, point, x0, seen)
+        eps = state.eps * jnp.where(seen.won, 1 - self.gamma, 1 + self.gamma)
+        rate = 0.01 + 0.99 * (1 + jnp.cos(jnp.pi * state.time / self.steps)) / 2
+        gradient = self.ball.confine(jnp.nan_to_num(gradient))
+        delta = state.delta + rate * self.ball.steepest(gradient)
+        delta = wide(eps, x0) * self.ball.steepest(delta)
+        if self.ball.bounds is not None:  # x0 + delta - x0 would round.
+            delta = clip(self.ball, x0 + delta) - x0
+        return DdnState(delta, eps, nearest, state.time + 1)
 
-        eps = jnp.broadcast_to(self.first, x.shape[:1]).astype(x.dtype)
-        carry = jnp.zeros_like(x), eps, minimum.none(x)
-        carry, _ = jax.lax.scan(body, carry, jnp.arange(self.steps))
-        delta, _, best = carry
-        won = minimum.succeeds(goal, goal.logits_fn(x + delta))
-        best = minimum.update(best, self.ball, x + delta, x, won)
-        best = minimum.refine(best, goal, self.ball, x, self.refine)
-        return minimum.result(best, self.ball, x)
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The closest adversarial example found, else ``x``."""
+        goal = goal.with_loss(self.loss)
+        state = iterate(self, goal, key, x)
+        nearest, point = state.nearest, x + state.delta
+        seen = nearest.judge(goal, goal.logits_fn(point))
+        nearest = nearest.update(self.ball, point, x, seen)
+        return minimum.refined(self, nearest, goal, x)
+
+    __call__ = call
 
 
 def ddn(
@@ -106,12 +118,21 @@ def ddn(
     """
     if not 0 < gamma < 1:
         raise ValueError(f'gamma must lie in (0, 1), got {gamma}')
-    ball = l2(float('inf')) if ball is None else ball
     return Ddn(
-        ball=check_ball(ball, 'ddn', ('l2',)),
+        ball=norm_ball(ball, 'ddn', ('l2',)),
         gamma=jnp.float32(gamma),
         first=jnp.float32(check_positive('first', first)),
         steps=check_count('steps', steps),
         loss=check_loss(loss),
         refine=check_count('refine', refine, 0),
     )
+
+
+ENTRY = Entry(
+    ddn,
+    ('l2',),
+    'minimum norm',
+    'white box',
+    'Rony 2019, 1811.09600',
+    quick={'steps': 50},
+)

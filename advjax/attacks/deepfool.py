@@ -16,84 +16,106 @@ prediction wherever there is something to do; and a bisection (``refine``) takes
 overshoot back.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from advjax import balls, halfspaces, losses
+from advjax import halfspaces, losses
 from advjax.attacks import minimum
-from advjax.attacks.checks import check_ball, check_count
-from advjax.attacks.fab import DUAL, candidate_classes, length, linearise
-from advjax.balls import Ball, clip, confine, l2
+from advjax.attacks.checks import check_count, norm_ball
+from advjax.attacks.entry import Entry
+from advjax.attacks.goal import Goal
+from advjax.attacks.linearised import DUAL, candidate_classes, length, linearise
+from advjax.attacks.minimum import Nearest
+from advjax.attacks.search import call
+from advjax.balls import clip
 from advjax.rows import choose, total
-from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+from advjax.types import Array, Ball, Found, Key, dataclass
+
+
+class DeepFoolState(NamedTuple):
+    """Where the walk stands, and the (M, B) classes whose boundary is looked at."""
+
+    x: Array
+    nearest: Nearest
+    candidates: Array
+    time: Array
 
 
 @dataclass
 class DeepFool:
     """DeepFool in L2, Linf or L1; build it with ``deepfool``."""
 
-    ball: Any
+    ball: Ball
     overshoot: Array
     steps: int = struct.field(pytree_node=False)
     classes: int | None = struct.field(pytree_node=False)
     refine: int = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
         """Model calls per example; one with its gradients counts once."""
         return 2 + 2 * self.steps + self.refine
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Returns the closest adversarial example found, else ``x``."""
+    def init(self, goal: Goal, key: Key, x0: Array) -> DeepFoolState:
+        """Looks at the clean image, and chooses the classes."""
         del key
-        check_images(x)
-        kind, bounds = balls.kind(self.ball), self.ball.bounds
-        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
-        candidates = candidate_classes(goal, x, self.classes)
+        nearest = minimum.begin(goal, x0)
+        candidates = candidate_classes(goal, x0, self.classes)
+        return DeepFoolState(x0, nearest, candidates, jnp.zeros((), jnp.int32))
 
-        def step_to(value, w, point):
-            """The move to one boundary, and its length: infinite if it is no use."""
-            offset = total(w * point) - value
-            move = halfspaces.nearest(kind, point, w, offset, bounds) - point
-            move = jnp.where(jnp.isfinite(move), move, 0)
-            # Beyond the range there is only the point closest to the boundary.
-            short = total(w * move) < 0.999 * jnp.abs(value)
-            far = length(kind, move) + jnp.where(short, 1e6, 0)
-            useless = (length('linf', w) == 0) | ~jnp.isfinite(value)
-            return move, jnp.where(useless, jnp.inf, far)
+    def step(self, goal: Goal, x0: Array, state: DeepFoolState) -> DeepFoolState:
+        """Walks to the nearest linearised boundary; an example found stays."""
+        point, nearest = state.x, state.nearest
+        values, gradients = linearise(goal, state.candidates, point)
+        gradients = jax.vmap(lambda g: self.ball.confine(g))(gradients)
+        rows = jnp.arange(x0.shape[0])
 
-        def unfinished(carry):
-            i, _, best = carry
-            return (i < self.steps) & ~jnp.all(best.found)
+        def to_boundary(k):
+            return self._move(values[k, rows], gradients[k, rows], point)
 
-        def body(carry):
-            i, point, best = carry
-            values, gradients = linearise(goal, candidates, point)
-            gradients = jax.vmap(lambda g: confine(self.ball, g))(gradients)
-            rows = jnp.arange(x.shape[0])
-            nearest = _nearest(kind, values, gradients)
-            steps = jax.vmap(
-                lambda k: step_to(values[k, rows], gradients[k, rows], point)
-            )
-            moves, far = steps(nearest)
-            step = moves[jnp.argmin(far, axis=0), rows]
-            # From the clean image, so that earlier overshoots do not add up.
-            walked = (point - x) / (1 + self.overshoot) + step
-            new = x + (1 + self.overshoot) * walked
-            new = clip(self.ball, new)
-            new = choose(best.found, point, new)
-            won = minimum.succeeds(goal, goal.logits_fn(new))
-            return i + 1, new, minimum.update(best, self.ball, new, x, won)
+        few = _nearest(self.ball.norm_name, values, gradients)
+        moves, far = jax.vmap(to_boundary)(few)
+        move = moves[jnp.argmin(far, axis=0), rows]
+        # From the clean image, so that earlier overshoots do not add up.
+        walked = (point - x0) / (1 + self.overshoot) + move
+        new = clip(self.ball, x0 + (1 + self.overshoot) * walked)
+        new = choose(nearest.found, point, new)
+        seen = nearest.judge(goal, goal.logits_fn(new))
+        return state._replace(
+            x=new,
+            nearest=nearest.update(self.ball, new, x0, seen),
+            time=state.time + 1,
+        )
 
-        carry = jnp.zeros((), jnp.int32), x, best
-        best = jax.lax.while_loop(unfinished, body, carry)[2]
-        best = minimum.refine(best, goal, self.ball, x, self.refine)
-        return minimum.result(best, self.ball, x)
+    def _move(self, value: Array, w: Array, point: Array) -> tuple[Array, Array]:
+        """The move to one boundary, and its length: infinite if it is no use."""
+        norm, bounds = self.ball.norm_name, self.ball.bounds
+        offset = total(w * point) - value
+        move = halfspaces.nearest(norm, point, w, offset, bounds) - point
+        move = jnp.where(jnp.isfinite(move), move, 0)
+        # Beyond the range there is only the point closest to the boundary.
+        short = total(w * move) < 0.999 * jnp.abs(value)
+        far = length(norm, move) + jnp.where(short, 1e6, 0)
+        useless = (length('linf', w) == 0) | ~jnp.isfinite(value)
+        return move, jnp.where(useless, jnp.inf, far)
+
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The closest adversarial example found, else ``x``."""
+        goal = goal.with_loss(losses.margin)
+
+        def unfinished(state):
+            return (state.time < self.steps) & ~jnp.all(state.nearest.found)
+
+        state = jax.lax.while_loop(
+            unfinished, lambda s: self.step(goal, x, s), self.init(goal, key, x)
+        )
+        return minimum.refined(self, state.nearest, goal, x)
+
+    __call__ = call
 
 
 def _nearest(kind: str, values: Array, gradients: Array) -> Array:
@@ -135,11 +157,20 @@ def deepfool(
         raise ValueError(f'overshoot must be >= 0, got {overshoot}')
     if classes is not None:
         check_count('classes', classes)
-    ball = l2(float('inf')) if ball is None else ball
     return DeepFool(
-        ball=check_ball(ball, 'deepfool', ('l2', 'linf', 'l1')),
+        ball=norm_ball(ball, 'deepfool', ('l2', 'linf', 'l1')),
         overshoot=jnp.float32(overshoot),
         steps=check_count('steps', steps),
         classes=classes,
         refine=check_count('refine', refine, 0),
     )
+
+
+ENTRY = Entry(
+    deepfool,
+    ('l2', 'linf', 'l1'),
+    'minimum norm',
+    'white box',
+    'Moosavi-Dezfooli 2016, 1511.04599',
+    quick={'steps': 20},
+)

@@ -11,7 +11,7 @@ Reference: Chen et al. 2018, arXiv 1709.04114, algorithm 1 and equations 7 and 8
 Deviation: a bisection (``refine``) at the end.
 """
 
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,21 +19,34 @@ from flax import struct
 
 from advjax import losses
 from advjax.attacks import minimum
-from advjax.attacks.checks import check_ball, check_count, check_positive
+from advjax.attacks.checks import check_count, check_positive, norm_ball
+from advjax.attacks.entry import Entry
+from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
-from advjax.attacks.minimum import Nearest
-from advjax.balls import Ball, inside, l1
-from advjax.rows import choose, total, wide
-from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+from advjax.attacks.minimum import Nearest, closer
+from advjax.attacks.search import call
+from advjax.balls import clip, inside
+from advjax.rows import total, wide
+from advjax.types import Array, Ball, Found, Key, dataclass
 
 Rule = Literal['l1', 'elastic']
+
+
+class EadState(NamedTuple):
+    """Where one minimisation stands; ``nearest`` holds costs in place of norms."""
+
+    x: Array
+    before: Array
+    nearest: Nearest
+    c: Array
+    time: Array
 
 
 @dataclass
 class Ead:
     """The elastic-net attack; build it with ``ead``."""
 
-    ball: Any
+    ball: Ball
     beta: Array
     kappa: Array
     c: Array
@@ -42,6 +55,7 @@ class Ead:
     rate: float = struct.field(pytree_node=False)
     rule: Rule = struct.field(pytree_node=False)
     refine: int = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
@@ -58,47 +72,50 @@ class Ead:
         size = total(jnp.abs(delta))
         return size if self.rule == 'l1' else self.beta * size + total(delta**2)
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Returns the closest adversarial example found, else ``x``."""
+    def init(self, goal: Goal, key: Key, x0: Array) -> EadState:
+        """Starts at the clean image, with the first constant."""
         del key
-        check_images(x)
-        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
+        nearest = minimum.begin(goal, x0)
+        c = jnp.zeros_like(nearest.norm) + self.c
+        return EadState(x0, x0, nearest, c, jnp.zeros((), jnp.int32))
 
-        def keep(best, point, logits):
-            won = minimum.succeeds(goal, logits, self.kappa)
-            cost = self._cost(point - x)
-            closer = won & (cost < best.norm)
-            return Nearest(
-                choose(closer, point, best.x), jnp.where(closer, cost, best.norm)
-            )
+    def step(self, goal: Goal, x0: Array, state: EadState) -> EadState:
+        """One accelerated proximal step."""
+
+        def shortfall(logits):
+            return -jnp.minimum(goal.value_of(logits), self.kappa)
+
+        point, i = state.x, state.time
+        _, _, gradient = with_logits(goal.logits_fn, shortfall, point)
+        gradient = wide(state.c, x0) * jnp.nan_to_num(gradient) + 2 * (point - x0)
+        # The published schedule: the square root of what is left.
+        rate = self.rate * jnp.sqrt(1 - i / self.steps)
+        new = self._shrink(point - rate * gradient, x0)
+        won, rank = state.nearest.judge(goal, goal.logits_fn(new), self.kappa)
+        cost = jnp.where(won, self._cost(new - x0), jnp.inf)
+        nearest = closer(
+            state.nearest, state.nearest._replace(x=new, norm=cost, rank=rank)
+        )
+        point = clip(self.ball, new + i / (i + 3) * (new - state.before))
+        return EadState(point, new, nearest, state.c, i + 1)
+
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The closest adversarial example found, else ``x``."""
+        goal = goal.with_loss(losses.margin)
+        begun = self.init(goal, key, x)
 
         def solve(c):
-            def shortfall(logits):
-                return -jnp.minimum(goal.loss_of(logits), self.kappa)
+            state = begun._replace(c=c, nearest=begun.nearest.none())
+            return jax.lax.fori_loop(
+                0, self.steps, lambda _, s: self.step(goal, x, s), state
+            ).nearest
 
-            def body(inner, i):
-                point, before, best = inner
-                _, _, gradient = with_logits(goal.logits_fn, shortfall, point)
-                gradient = wide(c, x) * jnp.nan_to_num(gradient) + 2 * (point - x)
-                # The published schedule: the square root of what is left.
-                rate = self.rate * jnp.sqrt(1 - i / self.steps)
-                new = self._shrink(point - rate * gradient, x)
-                best = keep(best, new, goal.logits_fn(new))
-                point = new + i / (i + 3) * (new - before)
-                if self.ball.bounds is not None:
-                    point = jnp.clip(point, *self.ball.bounds)
-                return (point, new, best), None
-
-            inner = x, x, minimum.none(x)
-            (_, _, new), _ = jax.lax.scan(body, inner, jnp.arange(self.steps))
-            return new
-
-        best = minimum.search_constant(solve, best, self.c, self.searches)
+        best = minimum.search_constant(solve, begun.nearest, self.c, self.searches)
         norm = jnp.where(best.found, self.ball.norm(best.x - x), jnp.inf)
-        best = Nearest(best.x, norm.astype(best.norm.dtype))
-        return minimum.finish(self, best, goal, x)
+        best = best._replace(norm=norm.astype(best.norm.dtype))
+        return minimum.confident(self, best, goal, x)
+
+    __call__ = call
 
 
 def ead(
@@ -136,9 +153,8 @@ def ead(
         raise ValueError(f"rule must be 'l1' or 'elastic', got {rule!r}")
     if not (kappa >= 0 and beta >= 0):
         raise ValueError(f'kappa and beta must be >= 0, got {kappa} and {beta}')
-    ball = l1(float('inf')) if ball is None else ball
     return Ead(
-        ball=check_ball(ball, 'ead', ('l1',)),
+        ball=norm_ball(ball, 'ead', ('l1',)),
         beta=jnp.float32(beta),
         kappa=jnp.float32(kappa),
         c=jnp.float32(check_positive('c', c)),
@@ -148,3 +164,13 @@ def ead(
         rule=rule,
         refine=check_count('refine', refine, 0),
     )
+
+
+ENTRY = Entry(
+    ead,
+    ('l1',),
+    'minimum norm',
+    'white box',
+    'Chen 2018, 1709.04114',
+    quick={'steps': 60, 'searches': 3, 'c': 0.1},
+)

@@ -8,7 +8,7 @@ Reference: Ilyas et al. 2018, arXiv 1804.08598, section 2 (NES); Uesato et al. 2
 arXiv 1802.05666, algorithm 1 (SPSA).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,73 +17,76 @@ from flax import struct
 from advjax import keys, losses
 from advjax.attacks.ascent import Ascent, AscentState
 from advjax.attacks.checks import check_count, check_loss, check_positive
-from advjax.attacks.found import Found
+from advjax.attacks.entry import ALL_NORMS, Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import Differences
+from advjax.attacks.search import call
 from advjax.attacks.starts import clean
 from advjax.attacks.transforms import adam
-from advjax.balls import Ball, as_ball
+from advjax.balls import as_ball
 from advjax.rows import choose
-from advjax.types import Array, Key, LogitsFn, Loss, check_images, dataclass
+from advjax.types import Array, Ball, Found, Key, Loss, dataclass
+
+
+class EstimatedState(NamedTuple):
+    """The ascent, and the queries that it cost every example."""
+
+    ascent: AscentState
+    queries: Array
 
 
 @dataclass
 class Estimated:
     """An ascent by queries that stops at success; build it with ``nes`` or ``spsa``."""
 
-    ascent: Any
+    ascent: Ascent
     queries: int = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
         """The budget of model calls per example."""
         return self.queries
 
-    def search(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Found:
-        """Attacks ``logits_fn`` at ``x``; the queries of every example are counted."""
-        check_images(x)
-        goal = Goal(logits_fn, self.ascent.loss, y, target)
-        each = keys.per_example(key, x.shape[0])
-        cost = self.ascent.gradient.calls
+    def init(self, goal: Goal, key: Key, x0: Array) -> EstimatedState:
+        """Returns the state before the first step."""
+        queries = jnp.zeros(x0.shape[:1], jnp.int32)
+        return EstimatedState(self.ascent.init(goal, key, x0), queries)
 
-        def frozen(state: AscentState, new: AscentState, active: Array) -> AscentState:
-            """The new state, except for examples that are done."""
+    def step(self, goal: Goal, x0: Array, state: EstimatedState) -> EstimatedState:
+        """A step of every example that is not fooled yet."""
+        before = state.ascent
+        # A success is seen at the point that the step started from.
+        active = before.worst.rank <= 0
 
-            def pick(a, b):
-                batched = jnp.ndim(a) > 0 and jnp.shape(a)[0] == x.shape[0]
-                return choose(active, a, b) if batched else a
+        def pick(new, old):
+            batched = jnp.ndim(new) > 0 and jnp.shape(new)[0] == x0.shape[0]
+            return choose(active, new, old) if batched else new
 
-            # Keys do not change, and are no arrays to choose from.
-            kept = jax.tree.map(pick, new._replace(key=x), state._replace(key=x))
-            return kept._replace(key=state.key)
+        # Keys do not change, and are no arrays to choose from.
+        after = self.ascent.step(goal, x0, before)._replace(key=x0)
+        after = jax.tree.map(pick, after, before._replace(key=x0))
+        queries = state.queries + self.ascent.gradient.calls * active
+        return EstimatedState(after._replace(key=before.key), queries)
 
-        def unfinished(carry):
-            state, _ = carry
-            return (state.time < steps) & jnp.any(state.rank <= 0)
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The first success, or the worst iterate."""
+        goal = goal.with_loss(self.ascent.loss)
+        steps = max((self.queries - 1) // self.ascent.gradient.calls, 0)
 
-        def step(carry):
-            state, queries = carry
-            active = state.rank <= 0
-            new = self.ascent.step(goal, x, state)
-            # A success is seen at the point that the step started from.
-            return frozen(state, new, active), queries + cost * active
+        def unfinished(state):
+            return (state.ascent.time < steps) & jnp.any(state.ascent.worst.rank <= 0)
 
-        steps = max((self.queries - 1) // cost, 0)
-        state = self.ascent.init(each, x)
-        queries = jnp.zeros(x.shape[:1], jnp.int32)
-        state, queries = jax.lax.while_loop(unfinished, step, (state, queries))
-        active = state.rank <= 0
-        rank = goal.rank(goal.evaluate(state.x, keys.fold(each, self.queries + 1))[1])
-        better = active & (rank > state.rank)
-        return Found(choose(better, state.x, state.best), queries + active)
+        state = jax.lax.while_loop(
+            unfinished, lambda s: self.step(goal, x, s), self.init(goal, key, x)
+        )
+        last, worst = state.ascent.x, state.ascent.worst
+        active = worst.rank <= 0
+        rank = goal.value_and_rank(last, keys.fold(key, self.queries + 1))[1]
+        worst = worst.update(last, jnp.where(active, rank, -jnp.inf))
+        return worst.found(state.queries + active)
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Attacks ``logits_fn`` at ``x``: see ``advjax.types.Attack``."""
-        return self.search(logits_fn, key, x, y, target).x
+    __call__ = call
 
 
 def _estimated(
@@ -164,3 +167,23 @@ def spsa(
     return _estimated(
         ball, queries, rate, source, loss=check_loss(loss), transform=adam()
     )
+
+
+ENTRIES = (
+    Entry(
+        spsa,
+        ALL_NORMS,
+        'fixed radius',
+        'scores',
+        'Uesato 2018, 1802.05666',
+        quick={'queries': 124, 'samples': 20, 'rate': 0.3},
+    ),
+    Entry(
+        nes,
+        ALL_NORMS,
+        'fixed radius',
+        'scores',
+        'Ilyas 2018, 1804.08598',
+        quick={'queries': 64, 'samples': 10},
+    ),
+)

@@ -20,7 +20,7 @@ Deviation: an optional bisection at the end (``refine``), which the paper calls 
 search and its code in AutoAttack leaves out.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,161 +28,95 @@ from flax import struct
 
 from advjax import balls, halfspaces, keys, losses
 from advjax.attacks import minimum
-from advjax.attacks.checks import check_ball, check_count, check_positive
+from advjax.attacks.checks import check_count, check_positive, norm_ball
+from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
-from advjax.attacks.gradients import jacobian
-from advjax.balls import Ball, confine, inside
-from advjax.rows import choose, flat, total, wide
-from advjax.types import Array, Key, LogitsFn, check_images, dataclass
-
-DUAL = {'linf': 'l1', 'l2': 'l2', 'l1': 'linf'}
-
-
-def length(kind: str, x: Array) -> Array:
-    """The norm of every example, (B,)."""
-    size = flat(jnp.abs(x))
-    if kind == 'l1':
-        return jnp.sum(size, axis=1)
-    top = jnp.max(size, axis=1)
-    if kind == 'linf':
-        return top
-    scale = jnp.where(top > 0, top, 1)
-    return jnp.sqrt(jnp.sum((size / scale[:, None]) ** 2, axis=1)) * scale
+from advjax.attacks.linearised import boundary, candidate_classes, length
+from advjax.attacks.minimum import Nearest
+from advjax.attacks.search import call, iterate
+from advjax.balls import inside
+from advjax.rows import choose, total, wide
+from advjax.types import Array, Ball, Found, Key, dataclass
 
 
-def linearise(goal: Goal, candidates: Array, x: Array) -> tuple[Array, Array]:
-    """The boundaries towards candidate classes, to first order.
+class FabState(NamedTuple):
+    """Where the walk stands, and the (M, B) classes whose boundary is looked at."""
 
-    Args:
-      goal: what counts as success, and the model.
-      candidates: (M, B) classes to consider.
-      x: (B, ...) where to linearise.
-
-    Returns:
-      f = z_class - z_y (M, B), or against the strongest rival of a target to be
-      reached, and its gradients (M, B, ...). Non-finite ones are infinitely far.
-    """
-    classes = jax.eval_shape(goal.logits_fn, x).shape[1]
-    leave = _rival(goal, goal.logits_fn(x)) if _reaches(goal) else goal.y
-    vectors = jax.nn.one_hot(candidates, classes) - jax.nn.one_hot(leave, classes)[None]
-    logits, gradients = jacobian(goal.logits_fn, x, vectors)
-    values = jnp.sum(vectors * logits.astype(jnp.float32)[None], axis=2)
-    return values, jnp.nan_to_num(gradients)
-
-
-def boundary(
-    ball: Ball, goal: Goal, candidates: Array, x: Array
-) -> tuple[Array, Array]:
-    """The candidate boundary whose hyperplane is the nearest, range left aside.
-
-    Returns:
-      Its f (B,) and gradient (B, ...).
-    """
-    values, gradients = linearise(goal, candidates, x)
-    gradients = jax.vmap(lambda g: confine(ball, g))(gradients)
-    kind = balls.kind(ball)
-    steep = jax.vmap(lambda gradient: length(DUAL[kind], gradient))(gradients)
-    far = jnp.abs(values) / (1e-12 + steep)
-    # A class's own boundary with itself is no boundary, nor is one without slope.
-    far = jnp.where((steep > 0) & jnp.isfinite(values), far, jnp.inf)
-    index = jnp.argmin(far, axis=0)
-    rows = jnp.arange(x.shape[0])
-    return values[index, rows], gradients[index, rows]
-
-
-def _reaches(goal: Goal) -> bool:
-    """Whether a certain class must be reached, not any other than the label."""
-    return goal.target is not None and goal.towards is goal.target
-
-
-def _rival(goal: Goal, logits: Array) -> Array:
-    """The strongest class that is not the target."""
-    target = jax.nn.one_hot(goal.towards, logits.shape[1], dtype=bool)
-    return jnp.argmax(jnp.where(target, -jnp.inf, logits), axis=1)
-
-
-def candidate_classes(goal: Goal, x: Array, most: int | None) -> Array:
-    """The (M, B) classes whose boundary may be the nearest.
-
-    The target if there is one, else the ``most`` likeliest wrong ones, or all.
-    """
-    if goal.target is not None:
-        return jnp.asarray(goal.towards)[None]
-    logits = jnp.nan_to_num(goal.logits_fn(x).astype(jnp.float32))
-    wrong = logits.shape[1] - 1
-    own = jax.nn.one_hot(goal.y, logits.shape[1], dtype=bool)
-    likely = jnp.where(own, -jnp.inf, logits)
-    return jax.lax.top_k(likely, min(wrong, most or wrong))[1].T
+    x: Array
+    nearest: Nearest
+    candidates: Array
 
 
 @dataclass
 class Fab:
     """The FAB attack; build it with ``fab``."""
 
-    ball: Any
-    alpha_max: Array
+    ball: Ball
+    most: Array
     eta: Array
     beta: Array
     steps: int = struct.field(pytree_node=False)
     refine: int = struct.field(pytree_node=False)
     random_start: bool = struct.field(pytree_node=False)
     classes: int | None = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
-        """Model calls per example; one with its gradients counts once."""
+        """Model calls per example; one with its gradient counts once."""
         return 2 + 2 * self.steps + self.refine
 
     def _start(self, key: Key, x0: Array) -> Array:
         """Half a radius away; the clean image without ``random_start``."""
         if not self.random_start:
             return x0
-        kind = balls.kind(self.ball)
+        norm = self.ball.norm_name
 
         def draw(k):
-            if kind == 'linf':
+            if norm == 'linf':
                 t = jax.random.uniform(k, x0.shape[1:], x0.dtype, -1, 1)
             else:
                 t = jax.random.normal(k, x0.shape[1:], x0.dtype)
-            return t / length(kind, t[None])[0]
+            return t / length(norm, t[None])[0]
 
         radius = wide(balls.radius(self.ball, x0), x0)
         return inside(self.ball, x0 + radius / 2 * keys.draw(draw, key), x0)
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Returns the closest adversarial example found, else ``x``."""
-        check_images(x)
-        kind, bounds = balls.kind(self.ball), self.ball.bounds
-        each = keys.per_example(key, x.shape[0])
-        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
-        candidates = candidate_classes(goal, x, self.classes)
+    def init(self, goal: Goal, key: Key, x0: Array) -> FabState:
+        """Looks at the clean image, and chooses the classes."""
+        nearest = minimum.begin(goal, x0)
+        candidates = candidate_classes(goal, x0, self.classes)
+        return FabState(self._start(keys.fold(key, 0), x0), nearest, candidates)
 
-        def body(carry, _):
-            point, best = carry
-            value, w = boundary(self.ball, goal, candidates, point)
-            offset = total(w * point) - value
-            d1 = halfspaces.nearest(kind, point, w, offset, bounds) - point
-            d2 = halfspaces.nearest(kind, x, w, offset, bounds) - x
-            a1 = jnp.maximum(length(kind, d1), 1e-8)
-            a2 = jnp.maximum(length(kind, d2), 1e-8)
-            alpha = wide(jnp.minimum(a1 / (a1 + a2), self.alpha_max), x)
-            mixed = (1 - alpha) * (point + self.eta * d1) + alpha * (x + self.eta * d2)
-            mixed = inside(self.ball, jnp.where(jnp.isfinite(mixed), mixed, point), x)
-            won = minimum.succeeds(goal, goal.logits_fn(mixed))
-            best = minimum.update(best, self.ball, mixed, x, won)
-            back = x + self.beta * (mixed - x)
-            return (choose(won, back, mixed), best), None
+    def step(self, goal: Goal, x0: Array, state: FabState) -> FabState:
+        """Projects on the nearest linearised boundary, with a bias to ``x0``."""
+        norm, bounds, point = self.ball.norm_name, self.ball.bounds, state.x
+        value, w = boundary(self.ball, goal, state.candidates, point)
+        offset = total(w * point) - value
+        d1 = halfspaces.nearest(norm, point, w, offset, bounds) - point
+        d2 = halfspaces.nearest(norm, x0, w, offset, bounds) - x0
+        a1 = jnp.maximum(length(norm, d1), 1e-8)
+        a2 = jnp.maximum(length(norm, d2), 1e-8)
+        bias = wide(jnp.minimum(a1 / (a1 + a2), self.most), x0)
+        mixed = (1 - bias) * (point + self.eta * d1) + bias * (x0 + self.eta * d2)
+        mixed = inside(self.ball, jnp.where(jnp.isfinite(mixed), mixed, point), x0)
+        seen = state.nearest.judge(goal, goal.logits_fn(mixed))
+        return state._replace(
+            x=choose(seen.won, x0 + self.beta * (mixed - x0), mixed),
+            nearest=state.nearest.update(self.ball, mixed, x0, seen),
+        )
 
-        carry = self._start(keys.fold(each, 0), x), best
-        (_, best), _ = jax.lax.scan(body, carry, length=self.steps)
-        best = minimum.refine(best, goal, self.ball, x, self.refine)
-        return minimum.result(best, self.ball, x)
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The closest adversarial example found, else ``x``."""
+        goal = goal.with_loss(losses.margin)
+        state = iterate(self, goal, key, x)
+        return minimum.refined(self, state.nearest, goal, x)
+
+    __call__ = call
 
 
 def fab(
-    ball: Ball | float,
+    ball: Ball | None = None,
     steps: int = 100,
     alpha_max: float = 0.1,
     eta: float = 1.05,
@@ -194,8 +128,8 @@ def fab(
     """The fast adaptive boundary attack; ``targeted(fab(ball), 9)`` is FAB-T.
 
     Args:
-      ball: an Linf, L2 or L1 ball: the norm to minimise, the range, and the radius
-        beyond which an adversarial example is not returned (may be infinite).
+      ball: an Linf (default), L2 or L1 ball: the norm to minimise, the range, and the
+        radius beyond which nothing is returned; ``linf(inf)`` by default.
       steps: number of linearisations.
       alpha_max: largest weight of the clean image.
       eta: overshoot.
@@ -212,8 +146,8 @@ def fab(
     if classes is not None:
         check_count('classes', classes)
     return Fab(
-        ball=check_ball(ball, 'fab', ('linf', 'l2', 'l1')),
-        alpha_max=jnp.float32(check_positive('alpha_max', alpha_max)),
+        ball=norm_ball(ball, 'fab', ('linf', 'l2', 'l1')),
+        most=jnp.float32(check_positive('alpha_max', alpha_max)),
         eta=jnp.float32(check_positive('eta', eta)),
         beta=jnp.float32(check_positive('beta', beta)),
         steps=check_count('steps', steps),
@@ -221,3 +155,13 @@ def fab(
         random_start=random_start,
         classes=classes,
     )
+
+
+ENTRY = Entry(
+    fab,
+    ('linf', 'l2', 'l1'),
+    'minimum norm',
+    'white box',
+    'Croce 2020, 1907.02044',
+    quick={'steps': 30},
+)

@@ -21,42 +21,80 @@ least a thousandth, since the estimate alone ends on the boundary of a linear mo
 never crosses it; a bisection (``refine``) at the end, except L0.
 """
 
-from typing import Any
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
-from advjax import balls, losses
+from advjax import balls, losses, projections
 from advjax.attacks import minimum
-from advjax.attacks.checks import check_ball, check_count, check_positive
-from advjax.attacks.fab import DUAL, length
+from advjax.attacks.checks import check_count, check_positive, norm_ball
+from advjax.attacks.entry import Entry
+from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
-from advjax.balls import Ball, confine, l2
-from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+from advjax.attacks.linearised import DUAL, length
+from advjax.attacks.minimum import Nearest
+from advjax.attacks.search import call, iterate
+from advjax.types import Array, Ball, Found, Key, dataclass
+
+
+class FmnState(NamedTuple):
+    """Where every example stands: its perturbation, and the radius around it."""
+
+    delta: Array
+    eps: Array
+    nearest: Nearest
+    time: Array
 
 
 @dataclass
 class Fmn:
     """FMN; build it with ``fmn``."""
 
-    ball: Any
-    alpha: Array
+    ball: Ball
+    rate: Array
     gamma: Array
     steps: int = struct.field(pytree_node=False)
     refine: int = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
         """Model calls per example; one with its gradient counts once."""
         return 2 + self.steps + self.refine
 
+    def init(self, goal: Goal, key: Key, x0: Array) -> FmnState:
+        """Starts at the clean image."""
+        del key
+        eps = jnp.zeros_like(x0, shape=x0.shape[:1])
+        nearest = minimum.begin(goal, x0).none()
+        return FmnState(jnp.zeros_like(x0), eps, nearest, jnp.zeros((), jnp.int32))
+
+    def step(self, goal: Goal, x0: Array, state: FmnState) -> FmnState:
+        """Sets the radius by what is seen, then climbs inside of it."""
+        point = x0 + state.delta
+        value, logits, gradient = with_logits(goal.logits_fn, goal.value_of, point)
+        gradient = self.ball.confine(jnp.nan_to_num(gradient))
+        seen = state.nearest.judge(goal, logits)
+        nearest = state.nearest.update(self.ball, point, x0, seen)
+        fall = (1 + jnp.cos(jnp.pi * state.time / self.steps)) / 2
+        steep = length(DUAL.get(self.ball.norm_name, 'linf'), gradient)
+        away = jnp.where(steep > 0, jnp.abs(value) / jnp.where(steep > 0, steep, 1), 0)
+        eps = self._radius(state, seen.won, nearest.norm, fall, jnp.nan_to_num(away))
+        if self.ball.bounds is not None:
+            everything = self.ball.with_eps(jnp.float32(jnp.inf))
+            eps = jnp.minimum(eps, balls.radius(everything, x0))
+        move = self.rate * (0.01 + 0.99 * fall) * projections.unit(gradient)
+        delta = self.ball.with_eps(eps).project(x0 + state.delta + move, x0) - x0
+        return FmnState(delta, eps, nearest, state.time + 1)
+
     def _radius(
-        self, found: Array, won: Array, state: tuple, gamma: Array, away: Array
+        self, state: FmnState, won: Array, nearest: Array, fall: Array, away: Array
     ) -> Array:
         """The next radius of every example."""
-        eps, norm, nearest = state
-        if balls.kind(self.ball) == 'l0':
+        eps, norm = state.eps, self.ball.norm(state.delta)
+        gamma = 1e-4 + (self.gamma - 1e-4) * fall
+        if self.ball.norm_name == 'l0':
             less = jnp.minimum(eps - 1, jnp.floor(eps * (1 - gamma)))
             more = jnp.maximum(eps + 1, jnp.floor(eps * (1 + gamma)))
             inside = jnp.maximum(jnp.minimum(less, nearest), 1)
@@ -65,59 +103,24 @@ class Fmn:
             inside, more = jnp.minimum(eps * (1 - gamma), nearest), eps * (1 + gamma)
         # A step to the linearised boundary ends on it, and never beyond.
         beyond = norm + jnp.maximum(away, 1e-3 * norm)
-        return jnp.where(won, inside, jnp.where(found, more, beyond))
+        return jnp.where(won, inside, jnp.where(state.nearest.found, more, beyond))
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Returns the closest adversarial example found, else ``x``."""
-        del key
-        check_images(x)
-        dual = DUAL.get(balls.kind(self.ball), 'linf')
-        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
-        most = balls.radius(balls.with_eps(self.ball, jnp.float32(jnp.inf)), x)
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The closest adversarial example found, else ``x``."""
+        goal = goal.with_loss(losses.margin)
+        state = iterate(self, goal, key, x)
+        nearest, point = state.nearest, x + state.delta
+        seen = nearest.judge(goal, goal.logits_fn(point))
+        nearest = nearest.update(self.ball, point, x, seen)
+        return minimum.refined(self, nearest, goal, x)
 
-        def body(carry, i):
-            delta, eps, best = carry
-            value, logits, gradient = with_logits(
-                goal.logits_fn, goal.loss_of, x + delta
-            )
-            gradient = jnp.nan_to_num(gradient)
-            gradient = confine(self.ball, gradient)
-            won = minimum.succeeds(goal, logits)
-            before = best.found
-            best = minimum.update(best, self.ball, x + delta, x, won)
-            fall = (1 + jnp.cos(jnp.pi * i / self.steps)) / 2
-            gamma = 1e-4 + (self.gamma - 1e-4) * fall
-            steep = length(dual, gradient)
-            away = jnp.where(
-                steep > 0, jnp.abs(value) / jnp.where(steep > 0, steep, 1), 0
-            )
-            away = jnp.nan_to_num(away)
-            norm = self.ball.norm(delta)
-            eps = self._radius(before, won, (eps, norm, best.norm), gamma, away)
-            if self.ball.bounds is not None:
-                eps = jnp.minimum(eps, most)
-            rate = self.alpha * (0.01 + 0.99 * fall)
-            unit = balls.L2.steepest(self.ball, gradient)
-            around = balls.with_eps(self.ball, eps)
-            delta = around.project(x + delta + rate * unit, x) - x
-            return (delta, eps, best), None
-
-        eps = jnp.zeros_like(x, shape=x.shape[:1])
-        carry = jnp.zeros_like(x), eps, minimum.none(x)
-        carry, _ = jax.lax.scan(body, carry, jnp.arange(self.steps))
-        delta, _, best = carry
-        won = minimum.succeeds(goal, goal.logits_fn(x + delta))
-        best = minimum.update(best, self.ball, x + delta, x, won)
-        best = minimum.refine(best, goal, self.ball, x, self.refine)
-        return minimum.result(best, self.ball, x)
+    __call__ = call
 
 
 def fmn(
     ball: Ball | None = None,
     steps: int = 100,
-    alpha: float = 1.0,
+    rate: float = 1.0,
     gamma: float = 0.05,
     refine: int = 10,
 ) -> Fmn:
@@ -127,7 +130,7 @@ def fmn(
       ball: an L2 (default), Linf, L1 or L0 ball: the norm, the range, and the radius
         beyond which nothing is returned.
       steps: number of gradients.
-      alpha: first step size, the Euclidean length of a step in pixels.
+      rate: the paper's alpha: the first step size, a Euclidean length in pixels.
       gamma: first relative change of the radius.
       refine: bisection steps at the end; 0 is the paper's algorithm.
 
@@ -138,13 +141,22 @@ def fmn(
     """
     if not 0 < gamma < 1:
         raise ValueError(f'gamma must lie in (0, 1), got {gamma}')
-    ball = l2(float('inf')) if ball is None else ball
-    ball = check_ball(ball, 'fmn', ('l2', 'linf', 'l1', 'l0'))
-    sparse = balls.kind(ball) == 'l0'  # A point between is no sparser.
+    ball = norm_ball(ball, 'fmn', ('l2', 'linf', 'l1', 'l0'))
+    sparse = ball.norm_name == 'l0'  # A point between is no sparser.
     return Fmn(
         ball=ball,
-        alpha=jnp.float32(check_positive('alpha', alpha)),
+        rate=jnp.float32(check_positive('rate', rate)),
         gamma=jnp.float32(gamma),
         steps=check_count('steps', steps),
         refine=0 if sparse else check_count('refine', refine, 0),
     )
+
+
+ENTRY = Entry(
+    fmn,
+    ('l2', 'linf', 'l1', 'l0'),
+    'minimum norm',
+    'white box',
+    'Pintor 2021, 2102.12827',
+    quick={'steps': 50},
+)

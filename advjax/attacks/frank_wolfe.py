@@ -11,31 +11,41 @@ Reference: Chen et al. 2020, arXiv 1811.10828, algorithm 1. Deviation: the paper
 maximises over the ball alone and clips; here v maximises over ball and range.
 """
 
-from typing import Any
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
 from advjax import balls, keys, losses
-from advjax.attacks import goal as goals
 from advjax.attacks.checks import check_ball, check_count, check_loss
-from advjax.attacks.gradients import exact
-from advjax.balls import Ball
+from advjax.attacks.entry import Entry
+from advjax.attacks.gradients import value_and_gradient
+from advjax.attacks.search import Worst, call, iterate, keep, maximize, nothing
 from advjax.rows import choose, largest, wide
-from advjax.types import Array, Key, LogitsFn, Loss, Objective, check_images, dataclass
+from advjax.types import Aims, Array, Ball, Found, Key, Loss, dataclass
+
+
+class FrankWolfeState(NamedTuple):
+    """Where the search stands, and the mean of its gradients."""
+
+    x: Array
+    mean: Array
+    worst: Worst
+    key: Key
+    time: Array
 
 
 @dataclass
 class FrankWolfe:
     """Frank-Wolfe in Linf, L2 or L1; build it with ``frank_wolfe``."""
 
-    ball: Any
+    ball: Ball
     beta: Array
     rate: Array
     steps: int = struct.field(pytree_node=False)
     loss: Loss = struct.field(pytree_node=False)
     decay: bool = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
@@ -53,51 +63,35 @@ class FrankWolfe:
         far = 4096 * wide(balls.radius(self.ball, x0), x0)
         return self.ball.project(x0 + far * unit, x0)
 
-    def maximize(self, objective: Objective, key: Key, x0: Array) -> Array:
-        """Searches the ball around ``x0`` for the maximum of any objective.
+    def init(self, goal: Aims, key: Key, x0: Array) -> FrankWolfeState:
+        """Starts at the clean image."""
+        del goal
+        zero = jnp.zeros((), jnp.int32)
+        return FrankWolfeState(x0, jnp.zeros_like(x0), nothing(x0), key, zero)
 
-        Args:
-          objective: (B, ...) -> (B,), each value depending on its own example only.
-          key: one key, or one per example; only randomised models draw from it.
-          x0: (B, ...) float32 centre of the ball.
-        """
-        check_images(x0)
-        each = keys.per_example(key, x0.shape[0])
+    def step(self, goal: Aims, x0: Array, state: FrankWolfeState) -> FrankWolfeState:
+        """Goes a part of the way to a corner."""
+        x, time = state.x, state.time
+        draw = keys.fold(state.key, time)
+        gradient, (_, rank) = value_and_gradient(goal, x, draw)
+        mean = self.beta * state.mean + (1 - self.beta) * jnp.nan_to_num(gradient)
+        rate = self.rate / (time + 1) ** 0.5 if self.decay else self.rate
+        move = self.vertex(mean, x0) - x
+        moving = largest(jnp.abs(mean)) > 0
+        move = choose(moving, move, jnp.zeros_like(move))
+        new = self.ball.project(x + rate * move, x0)
+        worst = state.worst.update(x, rank)
+        return FrankWolfeState(new, mean, worst, state.key, time + 1)
 
-        def values(x, key):
-            return goals.evaluate(objective, x, key, ranked=True)
+    def search(self, goal: Aims, key: Key, x: Array) -> Found:
+        """The worst iterate."""
+        goal = goal.with_loss(self.loss)
+        state = iterate(self, goal, key, x)
+        rank = goal.value_and_rank(state.x, keys.fold(key, self.steps))[1]
+        return keep(self, state.worst.update(state.x, rank))
 
-        def keep(best, rank, x, new):
-            return choose(new > rank, x, best), jnp.maximum(new, rank)
-
-        def body(carry, t):
-            x, mean, best, rank = carry
-            gradient, new = exact(values, x, keys.fold(each, t))
-            best, rank = keep(best, rank, x, jnp.nan_to_num(new, nan=-jnp.inf))
-            mean = self.beta * mean + (1 - self.beta) * jnp.nan_to_num(gradient)
-            rate = self.rate / (t + 1) ** 0.5 if self.decay else self.rate
-            move = self.vertex(mean, x0) - x
-            moving = largest(jnp.abs(mean)) > 0
-            move = choose(moving, move, jnp.zeros_like(move))
-            return (self.ball.project(x + rate * move, x0), mean, best, rank), None
-
-        nothing = jnp.full_like(x0, -jnp.inf, shape=x0.shape[:1])
-        carry = x0, jnp.zeros_like(x0), x0, nothing
-        carry, _ = jax.lax.scan(body, carry, jnp.arange(self.steps))
-        x, _, best, rank = carry
-        last = values(x, keys.fold(each, self.steps))[1]
-        return keep(best, rank, x, last)[0]
-
-    def __call__(
-        self,
-        logits_fn: LogitsFn,
-        key: Key,
-        x: Array,
-        y: Array,
-        target: Any = None,
-    ) -> Array:
-        """Attacks ``logits_fn`` at ``x``: see ``advjax.types.Attack``."""
-        return self.maximize(goals.Goal(logits_fn, self.loss, y, target), key, x)
+    __call__ = call
+    maximize = maximize
 
 
 def frank_wolfe(
@@ -134,3 +128,13 @@ def frank_wolfe(
         loss=check_loss(loss),
         decay=decay,
     )
+
+
+ENTRY = Entry(
+    frank_wolfe,
+    ('linf', 'l2', 'l1'),
+    'fixed radius',
+    'white box',
+    'Chen 2020, 1811.10828',
+    quick={'steps': 9},
+)

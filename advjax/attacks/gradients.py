@@ -17,11 +17,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from advjax import balls, keys
-from advjax.attacks import goal as goals
-from advjax.balls import Ball
 from advjax.convolutions import canonical
 from advjax.rows import wide
-from advjax.types import Array, Key, LogitsFn, Objective, dataclass
+from advjax.types import Aims, Array, Ball, Key, LogitsFn, dataclass
 
 Values = Callable[[Array, Key], tuple[Array, Array | None]]
 
@@ -37,12 +35,12 @@ def exact(values: Any, x: Array, key: Key) -> tuple[Array, Any]:
 
 
 def value_and_gradient(
-    objective: Objective, x: Array, key: Key
+    goal: Aims, x: Array, key: Key
 ) -> tuple[Array, tuple[Array, Array]]:
-    """The gradient of any objective at ``x``, and its (value, rank), (B,) each."""
+    """The gradient of a goal at ``x``, and its (value, rank), (B,) each."""
 
     def values(x, key):
-        value, rank = goals.evaluate(objective, x, key, ranked=True)
+        value, rank = goal.value_and_rank(x, key)
         return value, (value, rank)
 
     return exact(values, x, key)

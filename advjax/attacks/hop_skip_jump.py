@@ -19,35 +19,48 @@ could turn (``attacks.minimum.TIE``) count as not fooled, so that what is return
 adversarial in another program.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from advjax import balls, keys, losses
+from advjax import keys, losses
 from advjax.attacks import minimum
 from advjax.attacks.boundary import adversarial_start
-from advjax.attacks.checks import check_ball, check_count
-from advjax.attacks.fab import length
-from advjax.attacks.found import Found
+from advjax.attacks.checks import check_count, norm_ball
+from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
-from advjax.balls import Ball, clip, inside, l2
+from advjax.attacks.linearised import length
+from advjax.attacks.minimum import Nearest
+from advjax.attacks.search import call, iterate
+from advjax.balls import clip, inside
 from advjax.rows import choose, wide
-from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+from advjax.types import Array, Ball, Found, Key, dataclass
 
 _HALVINGS = 10
+
+
+class HopSkipJumpState(NamedTuple):
+    """The point on the boundary; ``active`` is False for examples that are done."""
+
+    nearest: Nearest
+    queries: Array
+    active: Array
+    key: Key
+    time: Array
 
 
 @dataclass
 class HopSkipJump:
     """HopSkipJump; build it with ``hop_skip_jump``."""
 
-    ball: Any
+    ball: Ball
     queries: int = struct.field(pytree_node=False)
     first: int = struct.field(pytree_node=False)
     tries: int = struct.field(pytree_node=False)
     bisections: int = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
@@ -65,67 +78,83 @@ class HopSkipJump:
                 return plan
             plan.append(directions)
 
-    def search(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Found:
-        """Attacks ``logits_fn`` at ``x``; queries are counted per example."""
-        check_images(x)
-        goal = minimum.goal_at(x, logits_fn, losses.margin, y, target)
-        each = keys.per_example(key, x.shape[0])
-        kind, size = balls.kind(self.ball), float(jnp.size(x[0]))
-        start, found, queries = adversarial_start(
-            goal, keys.fold(each, 0), x, self.ball, self.tries
+    def init(self, goal: Goal, key: Key, x0: Array) -> HopSkipJumpState:
+        """Finds an adversarial image, and brings it to the boundary."""
+        start, queries = adversarial_start(
+            goal, keys.fold(key, 0), x0, self.ball, self.tries
         )
-        best = self._to_boundary(goal, x, start, found)
-        active = found & (best.norm > 0)
-        queries = queries + self.bisections * found
-        plan = jnp.asarray(self._plan() or [0], jnp.int32)
-        theta = size**-1.5 if kind == 'l2' else size**-2.0
-        factor = size**0.5 * theta if kind == 'l2' else size * theta
+        nearest = self._to_boundary(goal, x0, start)
+        return HopSkipJumpState(
+            nearest=nearest,
+            queries=queries + self.bisections * start.found,
+            active=start.found & (nearest.norm > 0),
+            key=key,
+            time=jnp.zeros((), jnp.int32),
+        )
 
-        def step(carry, entry):
-            best, queries = carry
-            t, directions = entry
-            own = keys.fold(each, t)
-            radius = jnp.maximum(factor * best.norm, 2e-4)
-            gradient = self._estimate(goal, own, best.x, radius, directions, x)
-            move = (
-                jnp.sign(gradient)
-                if kind == 'linf'
-                else gradient
-                / wide(jnp.maximum(length('l2', gradient), 1e-12), gradient)
-            )
+    def step(self, goal: Goal, x0: Array, state: HopSkipJumpState) -> HopSkipJumpState:
+        """A step along an estimated gradient, and the way back to the boundary."""
+        best, time = state.nearest, state.time + 1
+        directions = jnp.asarray(self._plan() or [0], jnp.int32)[state.time]
+        norm, size = self.ball.norm_name, float(jnp.size(x0[0]))
+        theta = size**-1.5 if norm == 'l2' else size**-2.0
+        factor = size**0.5 * theta if norm == 'l2' else size * theta
+        radius = jnp.maximum(factor * best.norm, 2e-4)
+        own = keys.fold(state.key, time)
+        gradient = self._estimate(goal, own, best, radius, directions, x0)
+        if norm == 'linf':
+            move = jnp.sign(gradient)
+        else:
+            longest = jnp.maximum(length('l2', gradient), 1e-12)
+            move = gradient / wide(longest, gradient)
 
-            def halve(carry, _):
-                rate, point, done = carry
-                new = clip(self.ball, best.x + wide(rate, x) * move)
-                won = minimum.succeeds(goal, logits_fn(new)) & ~done
-                return (rate / 2, choose(won, new, point), done | won), None
+        def halve(carry, _):
+            rate, point, rank, done = carry
+            new = clip(self.ball, best.x + wide(rate, x0) * move)
+            seen = best.judge(goal, goal.logits_fn(new))
+            won = seen.won & ~done
+            point = choose(won, new, point)
+            return (rate / 2, point, jnp.where(won, seen.rank, rank), done | won), None
 
-            rate = best.norm / jnp.sqrt(t.astype(x.dtype))
-            carry = jnp.where(jnp.isfinite(rate), rate, 0), best.x, ~active
-            (_, point, _), _ = jax.lax.scan(halve, carry, length=_HALVINGS)
-            new = self._to_boundary(goal, x, point, active)
-            best = minimum.closer(best, new)
-            spent = directions + _HALVINGS + self.bisections
-            return (best, queries + spent * active), None
+        rate = best.norm / jnp.sqrt(time.astype(x0.dtype))
+        rate = jnp.where(jnp.isfinite(rate), rate, 0)
+        carry = rate, best.x, best.rank, ~state.active
+        (_, point, rank, _), _ = jax.lax.scan(halve, carry, length=_HALVINGS)
+        away = jnp.where(state.active, self.ball.norm(point - x0), jnp.inf)
+        ended = best._replace(x=point, norm=away.astype(x0.dtype), rank=rank)
+        spent = directions + _HALVINGS + self.bisections
+        return state._replace(
+            nearest=minimum.closer(best, self._to_boundary(goal, x0, ended)),
+            queries=state.queries + spent * state.active,
+            time=time,
+        )
 
-        entries = jnp.arange(1, len(plan) + 1), plan
-        if self._plan():
-            (best, queries), _ = jax.lax.scan(step, (best, queries), entries)
-        return Found(minimum.result(best, self.ball, x), queries)
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The closest adversarial example found, else ``x``."""
+        goal = goal.with_loss(losses.margin)
+        state = iterate(self, goal, key, x, len(self._plan()))
+        return minimum.result(self, state.nearest, x, state.queries)
+
+    __call__ = call
 
     def _estimate(
-        self, goal: Goal, key: Key, x: Array, radius: Array, count: Array, x0: Array
+        self,
+        goal: Goal,
+        key: Key,
+        best: Nearest,
+        radius: Array,
+        count: Array,
+        x0: Array,
     ) -> Array:
         """The mean direction, weighted by answers less their mean."""
+        x = best.x
 
         def add(carry):
             i, weighted, plain, answers = carry
 
             def draw(k):
                 u = jax.random.normal(k, x.shape[1:], x.dtype)
-                if balls.kind(self.ball) == 'linf':
+                if self.ball.norm_name == 'linf':
                     u = jax.random.uniform(k, x.shape[1:], x.dtype, -1, 1)
                 return u / jnp.sqrt(jnp.sum(u**2))
 
@@ -133,8 +162,8 @@ class HopSkipJump:
             point = inside(self.ball, point, x0)
             # What clipping left of the direction.
             u = (point - x) / wide(radius, x)
-            won = minimum.succeeds(goal, goal.logits_fn(point))
-            answer = jnp.where(won, 1.0, -1.0)
+            seen = best.judge(goal, goal.logits_fn(point))
+            answer = jnp.where(seen.won, 1.0, -1.0)
             return i + 1, weighted + wide(answer, x) * u, plain + u, answers + answer
 
         zero = jnp.zeros_like(x)
@@ -148,27 +177,17 @@ class HopSkipJump:
         same = jnp.abs(mean) >= 1
         return choose(same, wide(mean, x) * plain, gradient)
 
-    def _to_boundary(
-        self, goal: Goal, x0: Array, x: Array, won: Array
-    ) -> minimum.Nearest:
+    def _to_boundary(self, goal: Goal, x0: Array, start: Nearest) -> Nearest:
         """Bisection home: along the segment (L2) or by a shrinking cube (Linf)."""
-        norm = jnp.where(won, self.ball.norm(x - x0), jnp.inf)
-        nearest = minimum.Nearest(x, norm.astype(x.dtype))
-        if balls.kind(self.ball) == 'l2':
-            return minimum.refine(nearest, goal, self.ball, x0, self.bisections)
-        top = jnp.where(won, nearest.norm, 0)
+        if self.ball.norm_name == 'l2':
+            return minimum.refine(start, goal, self.ball, x0, self.bisections)
+        top = jnp.where(start.found, start.norm, 0)
 
         def shrunk(share):
-            cube = wide(share * top, x)
-            return jnp.clip(x, x0 - cube, x0 + cube)
+            cube = wide(share * top, x0)
+            return jnp.clip(start.x, x0 - cube, x0 + cube)
 
-        return minimum.refine(nearest, goal, self.ball, x0, self.bisections, shrunk)
-
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Returns the closest adversarial example found, else ``x``."""
-        return self.search(logits_fn, key, x, y, target).x
+        return minimum.refine(start, goal, self.ball, x0, self.bisections, shrunk)
 
 
 def hop_skip_jump(
@@ -179,8 +198,6 @@ def hop_skip_jump(
     bisections: int = 12,
 ) -> HopSkipJump:
     """HopSkipJump: the model's answers are all it sees.
-
-    ``attack.search(...)`` also returns the queries spent on every example.
 
     Args:
       ball: an L2 (default) or Linf ball: the norm, the range, and the radius beyond
@@ -195,13 +212,22 @@ def hop_skip_jump(
 
     Reference: Chen, Jordan and Wainwright 2020, arXiv 1904.02144.
     """
-    ball = l2(float('inf')) if ball is None else ball
     check_count('tries', tries)
     check_count('bisections', bisections)
     return HopSkipJump(
-        ball=check_ball(ball, 'hop_skip_jump', ('l2', 'linf')),
+        ball=norm_ball(ball, 'hop_skip_jump', ('l2', 'linf')),
         queries=check_count('queries', queries, 1 + tries + bisections),
         first=check_count('first', first),
         tries=tries,
         bisections=bisections,
     )
+
+
+ENTRY = Entry(
+    hop_skip_jump,
+    ('l2', 'linf'),
+    'minimum norm',
+    'decisions',
+    'Chen 2020, 1904.02144',
+    quick={'queries': 600, 'first': 50},
+)

@@ -13,7 +13,7 @@ Reference: Papernot et al. 2016, arXiv 1511.07528, algorithms 2 and 3; the pairw
 on logits ("JSMA-Z") as in Carlini and Wagner 2017, section II-D.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,15 @@ from flax import struct
 
 from advjax import losses
 from advjax.attacks import minimum
-from advjax.attacks.checks import check_ball
-from advjax.attacks.fab import candidate_classes
+from advjax.attacks.checks import norm_ball
+from advjax.attacks.entry import Entry
+from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import jacobian
-from advjax.balls import Ball, confine, l0
+from advjax.attacks.linearised import candidate_classes
+from advjax.attacks.minimum import Nearest, Verdict
+from advjax.attacks.search import call
 from advjax.rows import choose, flat
-from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+from advjax.types import Array, Ball, Found, Key, dataclass
 
 
 def best_pair(alpha: Array, beta: Array, open_: Array) -> tuple[Array, Array, Array]:
@@ -66,61 +69,86 @@ def best_pair(alpha: Array, beta: Array, open_: Array) -> tuple[Array, Array, Ar
     return p, q, saliency
 
 
+class JsmaState(NamedTuple):
+    """Where the search stands; ``going`` is False for examples that are done."""
+
+    x: Array
+    nearest: Nearest
+    towards: Array
+    going: Array
+    queries: Array
+    time: Array
+
+
 @dataclass
 class Jsma:
     """The saliency map attack; build it with ``jsma``."""
 
-    ball: Any
+    ball: Ball
     theta: float = struct.field(pytree_node=False)
     budget: float = struct.field(pytree_node=False)
     probabilities: bool = struct.field(pytree_node=False)
+    calls, ranked = None, True  # As many calls as pixels are needed.
 
     def _pairs(self, size: int) -> int:
         return max(int(self.budget * size) // 2, 1)
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Returns the adversarial example found, else ``x``."""
+    def init(self, goal: Goal, key: Key, x0: Array) -> JsmaState:
+        """Looks at the clean image, and chooses the class to go to."""
         del key
-        check_images(x)
-        goal, best = minimum.begin(x, logits_fn, losses.margin, y, target)
-        towards = candidate_classes(goal, x, 1)[0]
-        low, high = self.ball.bounds or (-jnp.inf, jnp.inf)
-        rows = jnp.arange(x.shape[0])
+        nearest = minimum.begin(goal, x0)
+        towards = candidate_classes(goal, x0, 1)[0]
+        zero = jnp.zeros((), jnp.int32)
+        queries = jnp.full(x0.shape[:1], 2, jnp.int32)
+        return JsmaState(x0, nearest, towards, ~nearest.found, queries, zero)
+
+    def step(self, goal: Goal, x0: Array, state: JsmaState) -> JsmaState:
+        """Moves the most salient pair of every example that is not done."""
 
         def scores(x):
-            logits = logits_fn(x)
+            logits = goal.logits_fn(x)
             return jax.nn.softmax(logits) if self.probabilities else logits
 
-        classes = jax.eval_shape(logits_fn, x).shape[1]
-        to = jax.nn.one_hot(towards, classes)
-        vectors = jnp.stack([to, 1 - to])
+        low, high = self.ball.bounds or (-jnp.inf, jnp.inf)
+        point, rows = state.x, jnp.arange(x0.shape[0])
+        classes = jax.eval_shape(goal.logits_fn, x0).shape[1]
+        to = jax.nn.one_hot(state.towards, classes)
+        _, gradients = jacobian(scores, point, jnp.stack([to, 1 - to]))
+        alpha, beta = (flat(jnp.nan_to_num(g)) for g in gradients)
+        open_ = (point < high) if self.theta > 0 else (point > low)
+        open_ = self.ball.confine(open_, False)
+        # Darkening works by the opposite gradients.
+        sign = 1.0 if self.theta > 0 else -1.0
+        p, q, saliency = best_pair(sign * alpha, sign * beta, flat(open_))
+        found = state.going & (saliency > 0)
+        moved = flat(point).at[rows, p].add(self.theta).at[rows, q].add(self.theta)
+        moved = jnp.clip(moved, low, high).reshape(x0.shape)
+        point = choose(found, moved, point)
+        seen = state.nearest.judge(goal, goal.logits_fn(point))
+        seen = Verdict(seen.won & found, seen.rank)
+        return JsmaState(
+            point,
+            state.nearest.update(self.ball, point, x0, seen),
+            state.towards,
+            found & ~seen.won,
+            state.queries + 2 * state.going,
+            state.time + 1,
+        )
 
-        def step(carry):
-            i, point, best, going = carry
-            _, gradients = jacobian(scores, point, vectors)
-            alpha, beta = (flat(jnp.nan_to_num(g)) for g in gradients)
-            open_ = (point < high) if self.theta > 0 else (point > low)
-            open_ = confine(self.ball, open_, False)
-            # Darkening works by the opposite gradients.
-            sign = 1.0 if self.theta > 0 else -1.0
-            p, q, saliency = best_pair(sign * alpha, sign * beta, flat(open_))
-            found = going & (saliency > 0)
-            moved = flat(point).at[rows, p].add(self.theta).at[rows, q].add(self.theta)
-            moved = jnp.clip(moved, low, high).reshape(x.shape)
-            point = choose(found, moved, point)
-            won = minimum.succeeds(goal, logits_fn(point)) & found
-            best = minimum.update(best, self.ball, point, x, won)
-            return i + 1, point, best, found & ~won
-
-        def unfinished(carry):
-            return (carry[0] < pairs) & jnp.any(carry[-1])
-
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The adversarial example found, else ``x``."""
+        goal = goal.with_loss(losses.margin)
         pairs = self._pairs(int(jnp.size(x[0])))
-        carry = jnp.zeros((), jnp.int32), x, best, ~best.found
-        best = jax.lax.while_loop(unfinished, step, carry)[2]
-        return minimum.result(best, self.ball, x)
+
+        def unfinished(state):
+            return (state.time < pairs) & jnp.any(state.going)
+
+        state = jax.lax.while_loop(
+            unfinished, lambda s: self.step(goal, x, s), self.init(goal, key, x)
+        )
+        return minimum.result(self, state.nearest, x, state.queries)
+
+    __call__ = call
 
 
 def jsma(
@@ -147,10 +175,19 @@ def jsma(
         raise ValueError('theta must not be 0')
     if not 0 < budget <= 1:
         raise ValueError(f'budget must lie in (0, 1], got {budget}')
-    ball = l0(float('inf')) if ball is None else ball
     return Jsma(
-        ball=check_ball(ball, 'jsma', ('l0',)),
+        ball=norm_ball(ball, 'jsma', ('l0',)),
         theta=float(theta),
         budget=float(budget),
         probabilities=probabilities,
     )
+
+
+ENTRY = Entry(
+    jsma,
+    ('l0',),
+    'minimum norm',
+    'white box',
+    'Papernot 2016, 1511.07528',
+    quick={'budget': 0.5},
+)

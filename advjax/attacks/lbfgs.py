@@ -18,7 +18,7 @@ L-BFGS-B finds its path with breakpoints, here it is the projected line; a bisec
 the end.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +26,15 @@ from flax import struct
 
 from advjax import losses
 from advjax.attacks import minimum
-from advjax.attacks.checks import check_ball, check_count, check_loss, check_positive
+from advjax.attacks.checks import check_count, check_loss, check_positive, norm_ball
+from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
-from advjax.attacks.minimum import Nearest
-from advjax.balls import Ball, inside, l2
+from advjax.attacks.minimum import Nearest, Verdict
+from advjax.attacks.search import call
+from advjax.balls import inside
 from advjax.rows import choose, total, wide
-from advjax.types import Array, Key, LogitsFn, Loss, check_images, dataclass
+from advjax.types import Array, Ball, Found, Key, Loss, dataclass
 
 
 class LbfgsState(NamedTuple):
@@ -81,7 +83,7 @@ def _direction(state: LbfgsState, free: Array) -> Array:
 class Lbfgs:
     """The L-BFGS attack; build it with ``lbfgs``."""
 
-    ball: Any
+    ball: Ball
     c: Array
     steps: int = struct.field(pytree_node=False)
     searches: int = struct.field(pytree_node=False)
@@ -89,19 +91,20 @@ class Lbfgs:
     trials: int = struct.field(pytree_node=False)
     loss: Loss = struct.field(pytree_node=False)
     refine: int = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
         """The most model calls per example; most steps need one or two."""
         return 1 + self.searches * (1 + self.steps * self.trials) + self.refine
 
-    def _minimise(self, goal: Goal, x0: Array, c: Array) -> Nearest:
+    def _minimise(self, goal: Goal, x0: Array, clean: Nearest, c: Array) -> Nearest:
         def evaluate(x):
-            value, logits, gradient = with_logits(goal.logits_fn, goal.loss_of, x)
+            value, logits, gradient = with_logits(goal.logits_fn, goal.value_of, x)
             value = total((x - x0) ** 2) - c * value
             gradient = 2 * (x - x0) - wide(c, x) * gradient
-            won = minimum.succeeds(goal, logits)
-            return jnp.nan_to_num(value, nan=jnp.inf), jnp.nan_to_num(gradient), won
+            seen = clean.judge(goal, logits)
+            return jnp.nan_to_num(value, nan=jnp.inf), jnp.nan_to_num(gradient), seen
 
         def step(state):
             x, gradient = state.x, state.gradient
@@ -122,8 +125,9 @@ class Lbfgs:
             def attempt(carry):
                 trial, rate, kept, done, nearest = carry
                 new = inside(self.ball, x + wide(rate, x) * direction, x0)
-                value, slope_there, won = evaluate(new)
-                nearest = minimum.update(nearest, self.ball, new, x0, won & ~done)
+                value, slope_there, seen = evaluate(new)
+                seen = Verdict(seen.won & ~done, seen.rank)
+                nearest = nearest.update(self.ball, new, x0, seen)
                 gain = total(gradient * (new - x))
                 enough = value <= state.value + 1e-4 * gain
                 enough &= (gain < 0) & ~done
@@ -157,8 +161,8 @@ class Lbfgs:
         def unfinished(state):
             return (state.i < self.steps) & jnp.any(state.active)
 
-        value, gradient, won = evaluate(x0)
-        nearest = minimum.update(minimum.none(x0), self.ball, x0, x0, won)
+        value, gradient, seen = evaluate(x0)
+        nearest = clean.none().update(self.ball, x0, x0, seen)
         history = jnp.zeros_like(x0, shape=(self.memory, *x0.shape))
         state = LbfgsState(
             x0,
@@ -172,22 +176,17 @@ class Lbfgs:
         )
         return jax.lax.while_loop(unfinished, step, state).nearest
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Returns the closest adversarial example found, else ``x``."""
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The closest adversarial example found, else ``x``."""
         del key
-        check_images(x)
-        goal, best = minimum.begin(x, logits_fn, self.loss, y, target)
-
+        goal = goal.with_loss(self.loss)
+        clean = minimum.begin(goal, x)
         best = minimum.search_constant(
-            lambda c: self._minimise(goal, x, c),
-            best,
-            self.c,
-            self.searches,
+            lambda c: self._minimise(goal, x, clean, c), clean, self.c, self.searches
         )
-        best = minimum.refine(best, goal, self.ball, x, self.refine)
-        return minimum.result(best, self.ball, x)
+        return minimum.refined(self, best, goal, x)
+
+    __call__ = call
 
 
 def lbfgs(
@@ -218,9 +217,8 @@ def lbfgs(
 
     Reference: Szegedy et al. 2014, arXiv 1312.6199.
     """
-    ball = l2(float('inf')) if ball is None else ball
     return Lbfgs(
-        ball=check_ball(ball, 'lbfgs', ('l2',)),
+        ball=norm_ball(ball, 'lbfgs', ('l2',)),
         c=jnp.float32(check_positive('c', c)),
         steps=check_count('steps', steps),
         searches=check_count('searches', searches),
@@ -229,3 +227,13 @@ def lbfgs(
         loss=check_loss(loss),
         refine=check_count('refine', refine, 0),
     )
+
+
+ENTRY = Entry(
+    lbfgs,
+    ('l2',),
+    'minimum norm',
+    'white box',
+    'Szegedy 2014, 1312.6199',
+    quick={'steps': 20, 'searches': 5},
+)

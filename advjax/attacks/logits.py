@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from advjax import keys
-from advjax.types import Array, Key, LogitsFn, as_pytree, dataclass
+from advjax.types import Array, Key, LogitsFn, Sampled, as_pytree, dataclass
 
 Average = Literal['logits', 'probabilities']
 
@@ -108,7 +108,7 @@ def ensemble(
 
     Reference: Dong et al. 2018, arXiv 1710.06081.
     """
-    if any(hasattr(member, 'sample') for member in members):
+    if any(isinstance(member, Sampled) for member in members):
         raise ValueError(
             'members must be deterministic, got an Eot or Views: take the expectation '
             'outside, over the ensemble'

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from advjax.attacks.goal import Goal
-from advjax.balls import Ball, contains
+from advjax.attacks.search import spent
+from advjax.balls import contains
 from advjax.rows import choose, wide
-from advjax.types import Array, LogitsFn, Loss
+from advjax.types import Array, Ball, Found
 
 TIE = 2e-6
 """A margin below this share of the largest logit, here or clean, is a tie.
@@ -25,62 +26,90 @@ another program (another batch size, another device) could turn the answer back.
 """
 
 
+class Clean(NamedTuple):
+    """What was seen at the clean images.
+
+    Attributes:
+      rank: (B,), that of the result where nothing is found.
+      scale: (B,) the size of the logits, which their rounding is measured by.
+    """
+
+    rank: Array
+    scale: Array
+
+
+class Verdict(NamedTuple):
+    """Whether points are successes, (B,), and their ranks."""
+
+    won: Array
+    rank: Array
+
+
 class Nearest(NamedTuple):
-    """The closest adversarial example so far, and its distance: infinite for none."""
+    """The closest adversarial example so far.
+
+    Attributes:
+      x: (B, ...), the clean image before there is any.
+      norm: (B,) its distance, infinite before there is any.
+      rank: (B,) its rank.
+      clean: what was seen at the clean image.
+    """
 
     x: Array
     norm: Array
+    rank: Array
+    clean: Clean
 
     @property
     def found(self) -> Array:
         """(B,) whether there is one."""
         return jnp.isfinite(self.norm)
 
+    def judge(self, goal: Goal, logits: Array, kappa: float | Array = 0.0) -> Verdict:
+        """Whether these logits (B, K) are a success by a margin above ``kappa``."""
+        return judge(goal, logits, self.clean.scale, kappa)
 
-def goal_at(
-    x0: Array, logits_fn: LogitsFn, loss: Loss, y: Array, target: Any = None
-) -> Goal:
-    """The goal of an attack at clean images, at the price of a model call."""
-    return begin(x0, logits_fn, loss, y, target)[0]
+    def update(self, ball: Ball, x: Array, x0: Array, seen: Verdict) -> 'Nearest':
+        """Takes ``x`` where it is a success and closer; the first of equals."""
+        norm = jnp.where(seen.won, ball.norm(x - x0), jnp.inf).astype(self.norm.dtype)
+        return closer(self, self._replace(x=x, norm=norm, rank=seen.rank))
 
-
-def begin(
-    x0: Array, logits_fn: LogitsFn, loss: Loss, y: Array, target: Any = None
-) -> tuple[Goal, Nearest]:
-    """The goal, and the clean image itself where it is a success: one model call."""
-    logits = logits_fn(x0)
-    size = jnp.max(jnp.abs(logits.astype(jnp.float32)), axis=1)
-    # What is no number is no scale; it is decided where it occurs.
-    goal = Goal(logits_fn, loss, y, target, jnp.nan_to_num(size, posinf=0))
-    norm = jnp.where(succeeds(goal, logits), 0.0, jnp.inf).astype(x0.dtype)
-    return goal, Nearest(x0, norm)
+    def none(self) -> 'Nearest':
+        """Nothing found yet, not even the clean image."""
+        return self._replace(norm=jnp.full_like(self.norm, jnp.inf))
 
 
-def succeeds(goal: Goal, logits: Array, kappa: float | Array = 0.0) -> Array:
-    """Whether these logits (B, K) are a success by a margin above ``kappa``."""
-    rank = goal.rank(logits)
+def judge(
+    goal: Goal, logits: Array, scale: Array, kappa: float | Array = 0.0
+) -> Verdict:
+    """See ``Nearest.judge``; ``scale`` (B,) is the size of the clean logits."""
+    rank = goal.rank_of(logits)
     size = jnp.max(jnp.abs(logits.astype(jnp.float32)), axis=1)
     # Logits may vanish on the boundary; the terms that cancel there do not.
-    tie = TIE * (size if goal.scale is None else jnp.maximum(size, goal.scale))
-    return jnp.isposinf(rank) | (rank > kappa + tie)
+    tie = TIE * jnp.maximum(size, scale)
+    return Verdict(jnp.isposinf(rank) | (rank > kappa + tie), rank)
 
 
-def none(x0: Array) -> Nearest:
-    """Nothing found yet."""
-    return Nearest(x0, jnp.full_like(x0, jnp.inf, shape=x0.shape[:1]))
-
-
-def update(best: Nearest, ball: Ball, x: Array, x0: Array, won: Array) -> Nearest:
-    """Takes ``x`` where it is a success and closer."""
-    norm = jnp.where(won, ball.norm(x - x0), jnp.inf).astype(best.norm.dtype)
-    return closer(best, Nearest(x, norm))
+def begin(goal: Goal, x0: Array) -> Nearest:
+    """The clean image itself where it is a success: one model call."""
+    logits = goal.logits_fn(x0)
+    size = jnp.max(jnp.abs(logits.astype(jnp.float32)), axis=1)
+    # A NaN or infinite logit does not say how large the others are.
+    scale = jnp.nan_to_num(size, posinf=0)
+    won, rank = judge(goal, logits, scale)
+    norm = jnp.where(won, 0.0, jnp.inf).astype(x0.dtype)
+    return Nearest(x0, norm, rank, Clean(rank, scale))
 
 
 def closer(one: Nearest, other: Nearest) -> Nearest:
     """The closer of two per example, the first of equals."""
     better = other.norm < one.norm
-    x = choose(better, other.x, one.x)
-    return Nearest(x, jnp.where(better, other.norm, one.norm))
+    return Nearest(
+        choose(better, other.x, one.x),
+        jnp.where(better, other.norm, one.norm),
+        jnp.where(better, other.rank, one.rank),
+        one.clean,
+    )
 
 
 def search_constant(
@@ -139,8 +168,9 @@ def refine(
         best, low, high = carry
         middle = (low + high) / 2
         x = (path or segment)(middle)
-        won = succeeds(goal, goal.logits_fn(x)) & best.found
-        best = update(best, ball, x, x0, won)
+        seen = best.judge(goal, goal.logits_fn(x))
+        won = seen.won & best.found
+        best = best.update(ball, x, x0, Verdict(won, seen.rank))
         return (best, jnp.where(won, low, middle), jnp.where(won, middle, high)), None
 
     end = best.x
@@ -149,16 +179,37 @@ def refine(
     return jax.lax.scan(halve, carry, length=steps)[0][0]
 
 
-def result(best: Nearest, ball: Ball, x0: Array) -> Array:
-    """The example found, and the clean image where none lies in the ball."""
-    return choose(best.found & contains(ball, best.x, x0), best.x, x0)
+def result(
+    attack: Any, best: Nearest, x0: Array, queries: Array | None = None
+) -> Found:
+    """The example found, and the clean image where none lies in the ball.
+
+    Args:
+      attack: the search; its ball has the last word.
+      best: what it found.
+      x0: clean images.
+      queries: (B,) model calls spent; as many as declared by default.
+    """
+    within = best.found & contains(attack.ball, best.x, x0)
+    return Found(
+        choose(within, best.x, x0),
+        jnp.where(within, best.rank, best.clean.rank),
+        spent(attack, x0) if queries is None else queries,
+    )
 
 
-def finish(attack: Any, best: Nearest, goal: Goal, x0: Array) -> Array:
-    """The result, refined unless it was to be confident (``attack.kappa`` > 0)."""
-    refined = refine(best, goal, attack.ball, x0, attack.refine)
-    # A confident example must not be moved back to the boundary.
-    confident = attack.kappa > 0
-    x = jnp.where(confident, best.x, refined.x)
-    norm = jnp.where(confident, best.norm, refined.norm)
-    return result(Nearest(x, norm), attack.ball, x0)
+def refined(attack: Any, best: Nearest, goal: Goal, x0: Array) -> Found:
+    """``result`` after ``attack.refine`` bisections."""
+    return result(attack, refine(best, goal, attack.ball, x0, attack.refine), x0)
+
+
+def confident(attack: Any, best: Nearest, goal: Goal, x0: Array) -> Found:
+    """``refined``, except where ``attack.kappa`` asks for confidence.
+
+    A confident example must not be moved back to the boundary.
+    """
+    moved = refine(best, goal, attack.ball, x0, attack.refine)
+    stays = attack.kappa > 0
+    return result(
+        attack, jax.tree.map(lambda a, b: jnp.where(stays, a, b), best, moved), x0
+    )

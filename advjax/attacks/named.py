@@ -22,20 +22,14 @@ import numpy as np
 from advjax import losses
 from advjax.attacks.ascent import Ascent
 from advjax.attacks.checks import check_ball, check_count, check_positive
+from advjax.attacks.directions import normalised, sparse
+from advjax.attacks.entry import ALL_NORMS, Entry
 from advjax.attacks.gradients import VarianceTuned
-from advjax.attacks.starts import (
-    Schedule,
-    Start,
-    constant,
-    corner,
-    normalised,
-    sparse,
-    uniform,
-    within,
-)
+from advjax.attacks.schedules import Schedule, constant
+from advjax.attacks.starts import Start, corner, uniform, within
 from advjax.attacks.transforms import adam, momentum
-from advjax.balls import Ball, as_ball, kind
-from advjax.types import Array, Loss
+from advjax.balls import as_ball
+from advjax.types import Array, Ball, Loss
 
 
 def _ascent(
@@ -88,7 +82,7 @@ def fgsm(ball: Ball | float, loss: Loss = losses.cross_entropy) -> Ascent:
     Reference: Goodfellow et al. 2015, arXiv 1412.6572, section 4.
     """
     ball = as_ball(ball)
-    if kind(ball) != 'linf':
+    if ball.norm_name != 'linf':
         raise ValueError(f'fgsm is defined on linf balls, got {ball}: use fgm')
     return fgm(ball, loss)
 
@@ -330,7 +324,7 @@ def pgd_l1(
 ) -> Ascent:
     r"""Sparse L1 descent (SLIDE): PGD in L1 that moves the largest 1 % at once.
 
-    .. math:: x_{t+1} = \Piig(x_t + \epsilon\rho\, e_t / \|e_t\|_1ig), \quad
+    .. math:: x_{t+1} = \Pi\big(x_t + \epsilon\rho\, e_t / \|e_t\|_1\big), \quad
         e_{t,i} = \mathrm{sign}(g_i)\, [\,|g_i| \ge Q_q(|g|)\,]
 
     The steepest direction of the L1 ball moves one coordinate a step, which is slow.
@@ -371,7 +365,7 @@ def pgd_l0(
 ) -> Ascent:
     r"""PGD in L0: a dense gradient step, then the projection keeps eps coordinates.
 
-    .. math:: x_{t+1} = \Pi_{L_0 \cap [l, u]}ig(x_t + \rho\, g / \|g\|_\inftyig)
+    .. math:: x_{t+1} = \Pi_{L_0 \cap [l, u]}\big(x_t + \rho\, g / \|g\|_\infty\big)
 
     Args:
       ball: an L0 ball; eps counts numbers of the input (three to a colour pixel).
@@ -393,3 +387,74 @@ def pgd_l0(
         direction=normalised,
         keep_best=keep_best,
     )
+
+
+ENTRIES = (
+    Entry(fgsm, ('linf',), 'fixed radius', 'white box', 'Goodfellow 2015, 1412.6572'),
+    Entry(fgm, ALL_NORMS, 'fixed radius', 'white box', 'Goodfellow 2015, 1412.6572'),
+    Entry(rand_fgsm, ('linf',), 'fixed radius', 'white box', 'Tramer 2018, 1705.07204'),
+    Entry(
+        bim,
+        ALL_NORMS,
+        'fixed radius',
+        'white box',
+        'Kurakin 2017, 1607.02533',
+        quick={'steps': 5, 'rate': 0.3},
+    ),
+    Entry(
+        pgd,
+        ALL_NORMS,
+        'fixed radius',
+        'white box',
+        'Madry 2018, 1706.06083',
+        quick={'steps': 5, 'rate': 0.3},
+    ),
+    Entry(
+        pgd_l1,
+        ('l1',),
+        'fixed radius',
+        'white box',
+        'Tramer 2019, 1904.13000',
+        quick={'steps': 5, 'rate': 0.3, 'quantile': 0.8},
+    ),
+    Entry(
+        pgd_l0,
+        ('l0',),
+        'fixed radius',
+        'white box',
+        'Croce 2019, 1909.05040',
+        quick={'steps': 5},
+    ),
+    Entry(
+        adam_pgd,
+        ALL_NORMS,
+        'fixed radius',
+        'white box',
+        'Uesato 2018, 1802.05666',
+        quick={'steps': 5, 'rate': 0.3},
+    ),
+    Entry(
+        mi_fgsm,
+        ALL_NORMS,
+        'fixed radius',
+        'transfer',
+        'Dong 2018, 1710.06081',
+        quick={'steps': 5, 'rate': 0.3},
+    ),
+    Entry(
+        ni_fgsm,
+        ALL_NORMS,
+        'fixed radius',
+        'transfer',
+        'Lin 2020, 1908.06281',
+        quick={'steps': 5, 'rate': 0.3},
+    ),
+    Entry(
+        vmi_fgsm,
+        ALL_NORMS,
+        'fixed radius',
+        'transfer',
+        'Wang 2021, 2103.15571',
+        quick={'steps': 5, 'rate': 0.3, 'samples': 2},
+    ),
+)

@@ -18,11 +18,10 @@ from flax import struct
 
 from advjax import balls, losses
 from advjax.attacks.checks import check_count
-from advjax.attacks.combine import _aimed, _calls
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
-from advjax.rows import choose
-from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
+from advjax.attacks.search import call, calls_of, nothing, run
+from advjax.types import Array, Attack, Found, Key, as_pytree, dataclass
 
 
 @dataclass
@@ -33,16 +32,16 @@ class Quantised:
     levels: int = struct.field(pytree_node=False)
     repairs: int = struct.field(pytree_node=False)
 
+    ranked = True
+
     @property
     def calls(self) -> int | None:
         """Model calls per example: the attack, three roundings, and the repairs."""
-        calls = _calls(self.attack)
+        calls = calls_of(self.attack)
         return None if calls is None else calls + 4 + 2 * self.repairs
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Attacks ``logits_fn`` at ``x``; the result holds whole levels of the range.
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The worst point found that holds whole levels of the range.
 
         ``x`` should hold whole levels itself, as decoded images do: only then is there
         a grid point in every ball.
@@ -50,7 +49,7 @@ class Quantised:
         ball = next(iter(balls.of(self.attack)), None)
         if ball is None or ball.bounds is None:
             raise ValueError('attack must have a ball with bounds, whose levels count')
-        goal = Goal(logits_fn, losses.margin, y, target)
+        goal = goal.with_loss(losses.margin)
         low, high = ball.bounds
         level = (high - low) / (self.levels - 1)
         # The very numbers that decoding a file gives: see ``data.to_float``.
@@ -69,28 +68,32 @@ class Quantised:
             whole = jnp.sign(steps) * jnp.floor(jnp.abs(steps) + 1e-3)
             return grid(x + whole * level, jnp.round)
 
-        def consider(best, point):
-            kept, worst = best
-            rank = goal.rank(goal.logits_fn(point))
+        def consider(worst, point):
+            rank = goal.rank_of(goal.logits_fn(point))
             rank = jnp.where(ball.contains(point, x), rank, -jnp.inf)
-            better = rank > worst
-            return choose(better, point, kept), jnp.where(better, rank, worst)
+            return worst.update(point, rank)
 
-        point = self.attack(logits_fn, key, x, y, **_aimed(target))
-        _, _, gradient = with_logits(goal.logits_fn, goal.loss_of, point)
-        up = gradient > 0
-        nothing = x, jnp.full_like(x, -jnp.inf, shape=x.shape[:1])
-        best = consider(nothing, towards_clean(point))
-        best = consider(best, grid(point, jnp.round))
+        def slope(point):
+            return with_logits(goal.logits_fn, goal.value_of, point)[2]
+
+        found = run(self.attack, goal, key, x)
+        point = found.x
+        up = slope(point) > 0
+        worst = consider(nothing(x), towards_clean(point))
+        worst = consider(worst, grid(point, jnp.round))
         guided = jnp.where(up, grid(point, jnp.ceil), grid(point, jnp.floor))
-        best = consider(best, guided)
+        worst = consider(worst, guided)
 
-        def repair(best, _):
-            _, _, gradient = with_logits(goal.logits_fn, goal.loss_of, best[0])
-            stepped = best[0] + level * jnp.sign(jnp.nan_to_num(gradient))
-            return consider(best, towards_clean(ball.project(stepped, x))), None
+        def repair(worst, _):
+            stepped = worst.x + level * jnp.sign(jnp.nan_to_num(slope(worst.x)))
+            return consider(worst, towards_clean(ball.project(stepped, x))), None
 
-        return jax.lax.scan(repair, best, length=self.repairs)[0][0]
+        worst = jax.lax.scan(repair, worst, length=self.repairs)[0]
+        more = 4 + 2 * self.repairs
+        queries = jnp.where(found.queries < 0, -1, found.queries + more)
+        return worst.found(queries)
+
+    __call__ = call
 
 
 def quantised(attack: Attack, levels: int = 256, repairs: int = 3) -> Quantised:

@@ -4,7 +4,7 @@ Draws points of the ball and keeps the worst. If it does better than a gradient 
 at the same radius, the gradients are masked (Carlini et al. 2019, arXiv 1902.06705).
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,58 +12,66 @@ from flax import struct
 
 from advjax import keys, losses
 from advjax.attacks.checks import check_count
-from advjax.attacks.found import Found
-from advjax.attacks.goal import Goal
-from advjax.balls import Ball, as_ball
-from advjax.rows import choose
-from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+from advjax.attacks.entry import ALL_NORMS, Entry
+from advjax.attacks.search import Worst, call, nothing
+from advjax.balls import as_ball
+from advjax.types import Aims, Array, Ball, Found, Key, dataclass
+
+
+class RandomSearchState(NamedTuple):
+    """The worst draw, and the queries of every example."""
+
+    worst: Worst
+    queries: Array
+    key: Key
+    time: Array
 
 
 @dataclass
 class RandomSearch:
     """Independent draws from the ball; build it with ``random_search``."""
 
-    ball: Any
+    ball: Ball
     queries: int = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
         """The budget of model calls per example."""
         return self.queries
 
-    def search(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Found:
-        """Attacks ``logits_fn`` at ``x``; an example stops at its first success."""
-        check_images(x)
-        goal = Goal(logits_fn, losses.margin, y, target)
-        each = keys.per_example(key, x.shape[0])
+    def init(self, goal: Aims, key: Key, x0: Array) -> RandomSearchState:
+        """Nothing drawn yet."""
+        del goal
+        none = jnp.zeros(x0.shape[:1], jnp.int32)
+        return RandomSearchState(nothing(x0), none, key, jnp.zeros((), jnp.int32))
 
-        def unfinished(carry):
-            i, _, rank, _ = carry
-            return (i < self.queries) & jnp.any(rank <= 0)
+    def step(
+        self, goal: Aims, x0: Array, state: RandomSearchState
+    ) -> RandomSearchState:
+        """A draw for every example that is not fooled yet."""
+        own = keys.fold(state.key, state.time)
+        point = self.ball.project(self.ball.sample(own, x0), x0)
+        active = state.worst.rank <= 0
+        rank = jnp.where(active, goal.value_and_rank(point, own)[1], -jnp.inf)
+        worst = state.worst.update(point, rank)
+        return RandomSearchState(
+            worst, state.queries + active, state.key, state.time + 1
+        )
 
-        def query(carry):
-            i, best, rank, queries = carry
-            own = keys.fold(each, i)
-            point = self.ball.project(self.ball.sample(own, x), x)
-            active = rank <= 0
-            new = goal.rank(goal.evaluate(point, own)[1])
-            better = active & (new > rank)
-            best = choose(better, point, best)
-            return i + 1, best, jnp.where(better, new, rank), queries + active
+    def search(self, goal: Aims, key: Key, x: Array) -> Found:
+        """The first success, or the worst draw."""
+        goal = goal.with_loss(losses.margin)
 
-        rank = jnp.full_like(x, -jnp.inf, shape=x.shape[:1])
-        none = jnp.zeros(x.shape[:1], jnp.int32)
-        carry = jnp.zeros((), jnp.int32), x, rank, none
-        _, best, _, queries = jax.lax.while_loop(unfinished, query, carry)
-        return Found(best, queries)
+        def unfinished(state):
+            return (state.time < self.queries) & jnp.any(state.worst.rank <= 0)
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Attacks ``logits_fn`` at ``x``: see ``advjax.types.Attack``."""
-        return self.search(logits_fn, key, x, y, target).x
+        state = jax.lax.while_loop(
+            unfinished, lambda s: self.step(goal, x, s), self.init(goal, key, x)
+        )
+        return state.worst.found(state.queries)
+
+    __call__ = call
 
 
 def random_search(ball: Ball | float, queries: int = 1000) -> RandomSearch:
@@ -77,3 +85,13 @@ def random_search(ball: Ball | float, queries: int = 1000) -> RandomSearch:
       ValueError: if ``queries`` is not a positive integer.
     """
     return RandomSearch(ball=as_ball(ball), queries=check_count('queries', queries))
+
+
+ENTRY = Entry(
+    random_search,
+    ALL_NORMS,
+    'fixed radius',
+    'scores',
+    'a baseline',
+    quick={'queries': 50},
+)

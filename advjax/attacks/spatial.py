@@ -12,6 +12,7 @@ checks the answer and the range.
 Reference: Engstrom et al. 2019, arXiv 1712.02779, section 3.
 """
 
+import dataclasses
 from typing import Any, Literal
 
 import jax
@@ -19,14 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from advjax import balls, keys, losses
+from advjax import balls, keys
 from advjax.attacks.checks import check_count
-from advjax.attacks.goal import Goal
+from advjax.attacks.entry import Entry
+from advjax.attacks.goal import Goal, goal
 from advjax.attacks.named import pgd
-from advjax.rows import choose
-from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+from advjax.attacks.search import Worst, call, nothing, spent
+from advjax.types import Array, Found, Key, LogitsFn, dataclass
 
-Search = Literal['grid', 'random', 'gradient']
+How = Literal['grid', 'random', 'gradient']
 
 
 def move(x: Array, pose: Array) -> Array:
@@ -71,8 +73,9 @@ class Spatial:
     """The spatial attack; build it with ``spatial``."""
 
     most: Array
-    how: Search = struct.field(pytree_node=False)
+    how: How = struct.field(pytree_node=False)
     counts: tuple[int, ...] = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
@@ -83,33 +86,32 @@ class Spatial:
         self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
     ) -> Array:
         """The worst pose (B, 3): degrees, pixels down, pixels right."""
-        goal = Goal(logits_fn, losses.cross_entropy, y, target)
         each = keys.per_example(key, x.shape[0])
+        return self._find(goal(logits_fn, y, target), each, x).x
+
+    def _find(self, goal: Goal, key: Key, x: Array) -> Worst:
+        start = jnp.zeros((x.shape[0], 3), x.dtype)
         if self.how == 'gradient':
 
-            def objective(unit):
-                return goal(move(x, unit * self.most[None]))
+            def seen(pose):
+                return goal.logits_fn(move(x, pose * self.most[None]))
 
-            start = jnp.zeros((x.shape[0], 3), x.dtype)
+            moved = dataclasses.replace(goal, logits_fn=seen)
             cube = balls.linf(1.0, bounds=None)
             ascent = pgd(cube, self.counts[0], keep_best=True)
-            return ascent.maximize(objective, each, start) * self.most[None]
+            found = ascent.search(moved, key, start)
+            return Worst(found.x * self.most[None], jnp.asarray(found.rank))
 
-        def try_pose(carry, entry):
-            pose, worst = carry
-            new = self._pose(each, entry, x)
-            logits = logits_fn(move(x, new))
+        def try_pose(worst, entry):
+            pose = self._pose(key, entry, x)
             # The misclassified one of largest loss; the margin orders both at once.
-            rank = goal.rank(logits)
-            return (choose(rank > worst, new, pose), jnp.maximum(rank, worst)), None
+            return worst.update(pose, goal.value_and_rank(move(x, pose), key)[1]), None
 
         entries = jnp.arange(int(np.prod(self.counts)))
         if self.how == 'grid':
             axes = [jnp.linspace(-1, 1, count) for count in self.counts]
             entries = jnp.stack(jnp.meshgrid(*axes, indexing='ij'), -1).reshape(-1, 3)
-        none = jnp.full_like(x, -jnp.inf, shape=x.shape[:1])
-        carry = jnp.zeros((x.shape[0], 3), x.dtype), none
-        return jax.lax.scan(try_pose, carry, entries)[0][0]
+        return jax.lax.scan(try_pose, nothing(start), entries)[0]
 
     def _pose(self, key: Key, entry: Array, x: Array) -> Array:
         if self.how == 'grid':
@@ -119,26 +121,26 @@ class Spatial:
         )
         return drawn * self.most[None]
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Attacks ``logits_fn`` at ``x``: see ``advjax.types.Attack``.
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The worst of the moved images.
 
         Raises:
           ValueError: if images are not (B, height, width, channels).
         """
-        check_images(x)
         if x.ndim != 4:
             raise ValueError(
                 f'x must be (B, height, width, channels) to be turned, got {x.shape}'
             )
-        return move(x, self.find(logits_fn, key, x, y, target))
+        pose, rank = self._find(goal, key, x)
+        return Found(move(x, pose), rank, spent(self, x))
+
+    __call__ = call
 
 
 def spatial(
     degrees: float = 30.0,
     pixels: float = 3.0,
-    search: Search = 'grid',
+    search: How = 'grid',
     counts: tuple[int, ...] | int | None = None,
 ) -> Spatial:
     """The worst rotation and translation.
@@ -172,3 +174,13 @@ def spatial(
         raise ValueError(f'degrees and pixels must be >= 0, got {degrees} and {pixels}')
     most = jnp.asarray([degrees, pixels, pixels], jnp.float32)
     return Spatial(most=most, how=search, counts=counts)
+
+
+ENTRY = Entry(
+    spatial,
+    (),
+    'other',
+    'scores',
+    'Engstrom 2019, 1712.02779',
+    quick={'counts': (5, 3, 3)},
+)

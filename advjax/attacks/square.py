@@ -17,21 +17,21 @@ among the whole batch, which makes verdicts depend on batch-mates.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from advjax import balls, keys, losses
+from advjax import keys, losses
 from advjax.attacks import square_windows as windows
 from advjax.attacks.checks import check_ball, check_count, check_loss
-from advjax.attacks.found import Found
+from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
-from advjax.balls import Ball
+from advjax.attacks.search import call
 from advjax.rows import choose
-from advjax.types import Array, Key, LogitsFn, Loss, check_images, dataclass
+from advjax.types import Array, Ball, Found, Key, Loss, dataclass
 
 
 def shares(queries: int, p_init: float = 0.8) -> np.ndarray:
@@ -69,83 +69,82 @@ class SquareState(NamedTuple):
     value: Array
     rank: Array
     queries: Array
+    key: Key
+    time: Array
 
 
 @dataclass
 class Square:
     """The Square Attack; build it with ``square``."""
 
-    ball: Any
+    ball: Ball
     queries: int = struct.field(pytree_node=False)
     p_init: float = struct.field(pytree_node=False)
     loss: Loss = struct.field(pytree_node=False)
+    ranked = True
 
     @property
     def calls(self) -> int:
         """The budget of model calls per example."""
         return self.queries
 
-    def search(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Found:
-        """Attacks ``logits_fn`` at ``x``: see ``square``.
+    def init(self, goal: Goal, key: Key, x0: Array) -> SquareState:
+        """Evaluates the start."""
+        begin = windows.stripes if self.ball.norm_name == 'linf' else windows.tiles
+        own = keys.fold(key, 0)
+        start = begin(self.ball, own, x0)
+        value, rank = _seen(goal, start, own)
+        one = jnp.ones(x0.shape[0], jnp.int32)
+        return SquareState(start, value, rank, one, key, jnp.zeros((), jnp.int32))
+
+    def step(self, goal: Goal, x0: Array, state: SquareState) -> SquareState:
+        """One query: a window of every example that is not fooled yet."""
+        norm = self.ball.norm_name
+        change = windows.recolour if norm == 'linf' else windows.move_mass
+        _, height, width, _ = x0.shape
+        all_sides = sides(max(self.queries - 1, 1), self.p_init, height, width, norm)
+        side = jnp.asarray(all_sides)[state.time]
+        own = keys.fold(state.key, state.time + 1)
+        new = change(self.ball, own, state.x, x0, side)
+        value, rank = _seen(goal, new, own)
+        active = state.rank <= 0
+        better = active & ((value > state.value) | (rank > 0))
+        return SquareState(
+            choose(better, new, state.x),
+            jnp.where(better, value, state.value),
+            jnp.where(better, rank, state.rank),
+            state.queries + active,
+            state.key,
+            state.time + 1,
+        )
+
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The first success, or the point of largest value.
 
         Raises:
           ValueError: if images are not (B, height, width, channels).
         """
-        check_images(x)
         if x.ndim != 4:
             raise ValueError(
                 f'x must be (B, height, width, channels) for squares, got {x.shape}'
             )
-        kind = balls.kind(self.ball)
-        goal = Goal(logits_fn, self.loss, y, target)
-        each = keys.per_example(key, x.shape[0])
-        if kind == 'linf':
-            begin, change = windows.stripes, windows.recolour
-        else:
-            begin, change = windows.tiles, windows.move_mass
+        goal = goal.with_loss(self.loss)
 
-        def values(point, own):
-            value, logits = goal.evaluate(point, own)
-            return jnp.nan_to_num(value, nan=jnp.inf), goal.rank(logits)
+        def unfinished(state):
+            return (state.time < self.queries - 1) & jnp.any(state.rank <= 0)
 
-        start = begin(self.ball, keys.fold(each, 0), x)
-        value, rank = values(start, keys.fold(each, 0))
-        state = SquareState(start, value, rank, jnp.ones(x.shape[0], jnp.int32))
-        _, height, width, _ = x.shape
-        side = jnp.asarray(
-            sides(max(self.queries - 1, 1), self.p_init, height, width, kind)
+        state = jax.lax.while_loop(
+            unfinished, lambda s: self.step(goal, x, s), self.init(goal, key, x)
         )
+        return Found(state.x, state.rank, state.queries)
 
-        def unfinished(carry):
-            i, state = carry
-            return (i < self.queries - 1) & jnp.any(state.rank <= 0)
+    __call__ = call
 
-        def query(carry):
-            i, state = carry
-            own = keys.fold(each, i + 1)
-            new = change(self.ball, own, state.x, x, side[i])
-            value, rank = values(new, own)
-            active = state.rank <= 0
-            better = active & ((value > state.value) | (rank > 0))
-            state = SquareState(
-                choose(better, new, state.x),
-                jnp.where(better, value, state.value),
-                jnp.where(better, rank, state.rank),
-                state.queries + active,
-            )
-            return i + 1, state
 
-        carry = jnp.zeros((), jnp.int32), state
-        state = jax.lax.while_loop(unfinished, query, carry)[1]
-        return Found(state.x, state.queries)
-
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Attacks ``logits_fn`` at ``x``: see ``advjax.types.Attack``."""
-        return self.search(logits_fn, key, x, y, target).x
+def _seen(goal: Goal, x: Array, key: Key) -> tuple[Array, Array]:
+    """Value and rank; a NaN is the largest value there is."""
+    value, rank = goal.value_and_rank(x, key)
+    return jnp.nan_to_num(value, nan=jnp.inf), rank
 
 
 def square(
@@ -155,8 +154,6 @@ def square(
     loss: Loss = losses.margin,
 ) -> Square:
     """The Square Attack: the model's scores are all it sees.
-
-    ``attack.search(...)`` also returns the queries spent on every example.
 
     Args:
       ball: an Linf, L2 or L1 ball, or a number as the radius of ``linf``.
@@ -177,3 +174,13 @@ def square(
         p_init=float(p_init),
         loss=check_loss(loss),
     )
+
+
+ENTRY = Entry(
+    square,
+    ('linf', 'l2', 'l1'),
+    'fixed radius',
+    'scores',
+    'Andriushchenko 2020, 1912.00049',
+    quick={'queries': 40},
+)

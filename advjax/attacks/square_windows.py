@@ -126,7 +126,7 @@ def _to_radius(delta: Array, kind: str, radius: Array) -> Array:
 def tiles(ball: Ball, key: Key, x0: Array) -> Array:
     """Five by five tiles of hills with random signs, scaled to the radius."""
     _, height, width, channels = x0.shape
-    kind, side = balls.kind(ball), max(height // 5, 1)
+    kind, side = ball.norm_name, max(height // 5, 1)
     margin = max(height - side * 5, 0) // 2
     tops = [margin + i * side for i in range(height // side)]
     lefts = [margin + i * side for i in range(width // side)]
@@ -159,7 +159,7 @@ def _turned(key, height, width, top, left, side):
 def move_mass(ball: Ball, key: Key, x: Array, x0: Array, side: Array) -> Array:
     """Moves the mass of one random window to a new pattern in another."""
     _, height, width, channels = x0.shape
-    kind, radius = balls.kind(ball), _wide(balls.radius(ball, x0))
+    kind, radius = ball.norm_name, _wide(balls.radius(ball, x0))
     delta = x - x0
 
     def draw(k):

@@ -7,9 +7,12 @@ This is transfer, where the attacker has a model of their own; and it is the ada
 attacker, who replaces parts of the deployed model by others with a gradient.
 """
 
+import dataclasses
 from typing import Any
 
-from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
+from advjax.attacks.goal import Goal
+from advjax.attacks.search import call, calls_of, run
+from advjax.types import Array, Attack, Found, Key, LogitsFn, as_pytree, dataclass
 
 
 @dataclass
@@ -19,18 +22,21 @@ class Surrogate:
     attack: Any
     logits_fn: Any
 
+    ranked = False
+
     @property
     def calls(self) -> int | None:
         """Calls of the surrogate per example; the model under attack sees none."""
-        return getattr(self.attack, 'calls', None)
+        return calls_of(self.attack)
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
-        """Attacks the surrogate; ``logits_fn`` is not looked at."""
-        del logits_fn
-        aimed = {} if target is None else {'target': target}
-        return self.attack(self.logits_fn, key, x, y, **aimed)
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """Searches the surrogate, whose rank says nothing of the model."""
+        found = run(
+            self.attack, dataclasses.replace(goal, logits_fn=self.logits_fn), key, x
+        )
+        return found._replace(rank=None)
+
+    __call__ = call
 
 
 def surrogate(attack: Attack, logits_fn: LogitsFn) -> Surrogate:

@@ -22,13 +22,12 @@ Goals, knowledge and capabilities at inference, after the survey of Papernot et 
 """
 
 import dataclasses
-import inspect
 import math
 from typing import Any, Literal, get_args
 
-from advjax import balls
-from advjax.attacks.catalogue import Entry, catalogue
-from advjax.balls import Ball, Bounds
+from advjax import attacks, balls
+from advjax.attacks.entry import Entry
+from advjax.types import Ball, Bounds, Composite
 
 Wish = Literal['untargeted', 'targeted', 'confidence']
 Sight = Literal['white', 'gray', 'transfer', 'score', 'decision']
@@ -131,7 +130,7 @@ class ThreatModel:
 
     def entries(self) -> tuple[Entry, ...]:
         """The rows of the catalogue that apply, in its order."""
-        return tuple(e for e in catalogue() if self.refusal(e) is None)
+        return tuple(e for e in attacks.catalogue() if self.refusal(e) is None)
 
     def attacks(self) -> dict[str, Any]:
         """The attacks that apply, ready to run, by name.
@@ -144,7 +143,7 @@ class ThreatModel:
 
     def refusals(self) -> dict[str, str]:
         """The attacks that do not apply, each with the reason."""
-        reasons = {entry.name: self.refusal(entry) for entry in catalogue()}
+        reasons = {entry.name: self.refusal(entry) for entry in attacks.catalogue()}
         return {name: why for name, why in reasons.items() if why is not None}
 
     def refusal(self, entry: Entry) -> str | None:
@@ -165,7 +164,7 @@ class ThreatModel:
                 'decisions': 'answers of the model',
             }
             return f'needs {wanted[entry.knowledge]}'
-        stops = entry.goal == 'minimum norm' and 'kappa' not in _options(entry)
+        stops = entry.looks_for == 'minimum norm' and 'kappa' not in entry.options
         if self.knowledge in _ON_A_COPY and stops:
             return "stops at the copy's boundary, which is not the model's"
         return None
@@ -174,18 +173,18 @@ class ThreatModel:
         norm, eps = self.capability.norm, self.capability.eps
         if norm not in (entry.norms or ('spatial',)):
             return f'is not defined in {norm}'
-        if entry.norms and entry.goal != 'minimum norm' and math.isinf(eps):
+        if entry.norms and entry.looks_for != 'minimum norm' and math.isinf(eps):
             return 'needs a finite radius'
         return None
 
     def _by_goal(self, entry: Entry) -> str | None:
         if self.goal == 'targeted':
-            takes = inspect.signature(type(entry.build()).__call__).parameters
-            return None if 'target' in takes else 'cannot be aimed'
+            alone = not isinstance(entry.build(), Composite)
+            return None if alone else 'chooses its own targets'
         if self.goal == 'confidence':
-            if entry.goal == 'minimum norm':
+            if entry.looks_for == 'minimum norm':
                 return 'changes nothing where it cannot change the answer'
-            if 'loss' not in _options(entry):
+            if 'loss' not in entry.options:
                 return 'maximises no loss that falls with confidence'
         return None
 
@@ -215,7 +214,7 @@ class ThreatModel:
     def _asks(entry: Entry) -> bool:
         """Whether the attack is told how many questions it may ask."""
         asks = entry.knowledge in ('scores', 'decisions')
-        return asks and 'queries' in _options(entry)
+        return asks and 'queries' in entry.options
 
     def _build(self, entry: Entry) -> Any:
         if not entry.norms:
@@ -224,7 +223,3 @@ class ThreatModel:
         if limit is not None and self._asks(entry):
             options['queries'] = limit
         return entry.factory(self.capability.ball, **options)
-
-
-def _options(entry: Entry) -> list[str]:
-    return list(inspect.signature(entry.factory).parameters)

@@ -19,7 +19,7 @@ from flax import struct
 
 from advjax import keys
 from advjax.attacks.checks import check_count
-from advjax.types import Array, Key, LogitsFn, as_pytree, dataclass
+from advjax.types import Array, Key, LogitsFn, Sampled, as_pytree, dataclass
 
 
 @dataclass
@@ -62,7 +62,7 @@ def views(logits_fn: LogitsFn, *transforms: Any) -> Views:
         raise ValueError(
             f'transforms must be functions, at least one, got {transforms}'
         )
-    if hasattr(logits_fn, 'sample'):
+    if isinstance(logits_fn, Sampled):
         raise ValueError(
             'logits_fn must be deterministic: take the expectation outside'
         )

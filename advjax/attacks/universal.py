@@ -19,10 +19,12 @@ from flax import struct
 from advjax import keys
 from advjax.attacks.ascent import Ascent
 from advjax.attacks.checks import check_count, check_positive
-from advjax.attacks.goal import Goal
+from advjax.attacks.entry import ALL_NORMS, Entry
+from advjax.attacks.goal import Goal, Maximum, goal
 from advjax.attacks.named import pgd
-from advjax.balls import Ball, as_ball
-from advjax.types import Array, Key, LogitsFn, check_images, dataclass
+from advjax.attacks.search import call, spent
+from advjax.balls import as_ball, clip
+from advjax.types import Array, Ball, Found, Key, LogitsFn, check_images, dataclass
 
 
 @dataclass
@@ -30,9 +32,10 @@ class Universal:
     """A universal perturbation; build it with ``universal``."""
 
     ascent: Ascent
-    ball: Any
+    ball: Ball
     most: Array
     batch: int = struct.field(pytree_node=False)
+    ranked = False
 
     @property
     def calls(self) -> int:
@@ -47,41 +50,40 @@ class Universal:
         A single key decides everything; of one key per image, the first is taken.
         """
         check_images(x)
-        key = keys.typed(key).reshape(-1)[0]
+        return self._fit(goal(logits_fn, y, target), keys.typed(key).reshape(-1)[0], x)
+
+    def _fit(self, goal: Goal, key: Key, x: Array) -> Array:
+        goal = goal.with_loss(self.ascent.loss)
         size = min(self.batch, x.shape[0])
         centre = jnp.zeros_like(x[:1])
 
         def step(state, i):
-            chosen = jax.random.choice(
-                jax.random.fold_in(key, i), x.shape[0], (size,), replace=False
-            )
-            aim = None if target is None else jnp.take(target, chosen)
-            goal = Goal(logits_fn, self.ascent.loss, jnp.take(y, chosen), aim)
+            own = jax.random.fold_in(key, i)
+            chosen = jax.random.choice(own, x.shape[0], (size,), replace=False)
+            some = goal.take(chosen)
             images = jnp.take(x, chosen, axis=0)
 
             def mean(delta):
-                value = goal(self.apply(images, delta))
+                each = keys.per_example(own, size)
+                value = some.value(self.apply(images, delta), each)
                 return jnp.mean(jnp.minimum(value, self.most))[None]
 
-            return self.ascent.step(mean, centre, state), None
+            return self.ascent.step(Maximum(mean), centre, state), None
 
-        state = self.ascent.init(key, centre)
-        state, _ = jax.lax.scan(step, state, jnp.arange(self.ascent.steps))
+        begun = self.ascent.init(goal, keys.per_example(key, 1), centre)
+        state, _ = jax.lax.scan(step, begun, jnp.arange(self.ascent.steps))
         return state.x
 
     def apply(self, x: Array, delta: Array) -> Array:
         """The perturbed images, inside the range."""
-        moved = x + delta
-        if self.ball.bounds is not None:
-            moved = jnp.clip(moved, *self.ball.bounds)
-        return moved
+        return clip(self.ball, x + delta)
 
-    def __call__(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
-    ) -> Array:
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """Fits on ``x`` and perturbs it: the one attack whose examples share a fate."""
-        delta = self.fit(logits_fn, key, x, y, target)
-        return self.ball.project(self.apply(x, delta), x)
+        moved = self.apply(x, self._fit(goal, key[0], x))
+        return Found(self.ball.project(moved, x), None, spent(self, x))
+
+    __call__ = call
 
 
 def universal(
@@ -111,10 +113,19 @@ def universal(
     Reference: Shafahi et al. 2020, arXiv 1811.11304.
     """
     ball = as_ball(ball)
-    free: Any = ball.replace(bounds=None) if hasattr(ball, 'replace') else ball
     return Universal(
-        ascent=pgd(free, steps, rate, keep_best=False, **options),
+        ascent=pgd(ball.unbounded(), steps, rate, keep_best=False, **options),
         ball=ball,
         most=jnp.float32(check_positive('most', most)),
         batch=check_count('batch', batch),
     )
+
+
+ENTRY = Entry(
+    universal,
+    ALL_NORMS,
+    'other',
+    'white box',
+    'Shafahi 2020, 1811.11304',
+    quick={'steps': 20, 'batch': 8},
+)

@@ -110,7 +110,8 @@ def image_and_label(name: str, info: Any, *, one_size: bool = True) -> tuple[str
     if len(supervised) == 2 and all(isinstance(key, str) for key in supervised):
         image_key, label_key = supervised
     features = info.features
-    features = dict(features) if hasattr(features, 'keys') else {}
+    nested = isinstance(features, tfds.features.FeaturesDict)
+    features = dict(features) if nested else {}
     image, label = features.get(image_key), features.get(label_key)
     if (
         not isinstance(image, (tfds.features.Image, tfds.features.Tensor))

@@ -19,6 +19,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -125,7 +126,8 @@ def to_float(images: np.ndarray | Array) -> Array:
       ValueError: if ``images`` is not uint8. Floats may be on either scale, and
         guessing wrong would scale a threat model by 255.
     """
-    dtype = getattr(images, 'dtype', type(images).__name__)
+    array = isinstance(images, np.ndarray | np.generic | jax.Array)
+    dtype = images.dtype if array else type(images).__name__
     if dtype != np.uint8:
         raise ValueError(f'images must be a uint8 array (0 to 255), got {dtype}')
     # Looked up, because XLA divides by a constant as it likes: 126 of the 256 values

@@ -22,6 +22,7 @@ import jax
 
 from advjax import attacks
 from advjax.attacks.checks import check_count
+from advjax.attacks.surrogate import Surrogate
 from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
 
 
@@ -40,7 +41,7 @@ class Defended:
     """A defended model and how it is attacked; a pytree of three logits functions.
 
     Attributes:
-      deployed: the model as it answers. A randomised one is an ``attacks.Eot``: the
+      deployed: the model as it answers. A randomised one is an ``Eot``: the
         mean prediction over draws that no attacker knows.
       naive: what a careless attacker differentiates: the deployed model itself, or one
         frozen draw of a randomised one.
@@ -52,11 +53,11 @@ class Defended:
     naive: Any
     adaptive: Any
 
-    def naively(self, attack: Attack) -> attacks.Surrogate:
+    def naively(self, attack: Attack) -> Surrogate:
         """The attack of someone who ignores the defence, for ``deployed``."""
         return attacks.surrogate(attack, self.naive)
 
-    def adaptively(self, attack: Attack) -> attacks.Surrogate:
+    def adaptively(self, attack: Attack) -> Surrogate:
         """The attack of someone who knows the defence, for ``deployed``."""
         return attacks.surrogate(attack, self.adaptive)
 

@@ -22,7 +22,7 @@ at the origin instead of several random ones.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,17 @@ from flax import struct
 from advjax.attacks.checks import check_count, check_positive
 from advjax.defenses.defended import Defended, Preprocessed
 from advjax.types import Array, LogitsFn, as_pytree, dataclass
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A generator that says how long its codes are; a plain function does not."""
+
+    @property
+    def latent(self) -> int: ...  # noqa: D102
+    def __call__(self, z: Array) -> Array:
+        """Images (B, ...) of codes (B, latent)."""
+        ...
 
 
 @dataclass
@@ -115,7 +126,9 @@ def projection(
     Raises:
       ValueError: if an argument is out of range, or k is not known.
     """
-    size = getattr(generator, 'latent', None) if latent is None else latent
+    size = latent
+    if size is None and isinstance(generator, Generator):
+        size = generator.latent
     if size is None:
         raise ValueError('latent must be given: this generator does not say its own')
     check_positive('rate', rate)

@@ -21,13 +21,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import balls, keys, sharding
-from advjax.balls import Ball
+from advjax.attacks.combine import WorstOf
+from advjax.attacks.goal import goal
+from advjax.attacks.search import run
 from advjax.evaluation.inputs import check, threat_model
 from advjax.evaluation.progress_file import ProgressFile
 from advjax.evaluation.record import Evaluation
 from advjax.evaluation.verify import Verified, logits_of, verify
 from advjax.progress import Bar
-from advjax.types import Array, Attack, HostArray, Key, LogitsFn, as_pytree
+from advjax.types import (
+    Array,
+    Attack,
+    Ball,
+    Composite,
+    HostArray,
+    Key,
+    LogitsFn,
+    as_pytree,
+)
 
 
 @jax.jit
@@ -35,11 +46,8 @@ def _attack(
     attack: Any, logits_fn: LogitsFn, key: Key, x: Array, y: Array
 ) -> tuple[Array, Array]:
     """The result and the model calls it took, (B,); -1 where that is unknown."""
-    if hasattr(attack, 'search'):
-        return attack.search(logits_fn, key, x, y)
-    declared = getattr(attack, 'calls', None)
-    calls = jnp.full(x.shape[:1], -1 if declared is None else declared, jnp.int32)
-    return attack(logits_fn, key, x, y), calls
+    found = run(attack, goal(logits_fn, y), key, x)
+    return found.x, found.queries
 
 
 def padded(index: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -56,8 +64,10 @@ def padded(index: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int
 
 def as_attacks(attacks: Mapping[str, Attack] | Attack) -> dict[str, Any]:
     """Names the attacks and makes each a pytree; takes a ``worst_of`` apart."""
-    if callable(attacks):
-        attacks = getattr(attacks, 'members', {'attack': attacks})
+    if isinstance(attacks, WorstOf):
+        attacks = attacks.members
+    elif callable(attacks):
+        attacks = {'attack': attacks}
     if not isinstance(attacks, Mapping) or not attacks:
         raise ValueError(
             f'attacks must be an attack or a non-empty dict of them, got {attacks!r}'
@@ -86,9 +96,9 @@ def key_of(key: Key, name: str, ids: np.ndarray) -> Key:
 
 
 def _parts(attack: Any, survivors: bool) -> list[Any]:
-    """The attack as it is, or the restarts or targets that it is made of."""
-    if survivors and hasattr(attack, 'part'):
-        return [attack.part(i) for i in range(attack.count)]
+    """The attack as it is, or all that it is made of, in order."""
+    if survivors and isinstance(attack, Composite):
+        return [p for part in attack.parts().values() for p in _parts(part, survivors)]
     return [attack]
 
 

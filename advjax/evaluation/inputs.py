@@ -81,10 +81,11 @@ def _check_ball(ball: Ball, x: np.ndarray) -> None:
 
 def _classes(logits_fn: LogitsFn, x: np.ndarray) -> int:
     shape = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype))
-    if getattr(shape, 'ndim', None) != 2 or shape.shape[0] != 2 or shape.shape[1] < 2:
+    known = isinstance(shape, jax.ShapeDtypeStruct)
+    if not known or len(shape.shape) != 2 or shape.shape[0] != 2 or shape.shape[1] < 2:
         raise ValueError(
             'logits_fn must map (B, ...) to (B, K) logits with K >= 2, got '
-            f'{getattr(shape, "shape", shape)} for a batch of 2'
+            f'{shape.shape if known else shape} for a batch of 2'
         )
     return shape.shape[1]
 

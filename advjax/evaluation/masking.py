@@ -41,7 +41,7 @@ from advjax.evaluation.inputs import check
 from advjax.evaluation.masking_report import Masking, Sign
 from advjax.evaluation.record import Evaluation
 from advjax.evaluation.verify import logits_of
-from advjax.types import Array, HostArray, Key, LogitsFn, as_pytree
+from advjax.types import Array, HostArray, Key, LogitsFn, Sampled, as_pytree
 
 THRESHOLDS = {
     'one-step': 0.01,
@@ -66,7 +66,7 @@ _FACTORS = (0.25, 0.5, 1.0, 2.0)
 
 @jax.jit
 def _gradient_is_zero(logits_fn: Any, key: Key, x: Array, y: Array) -> Array:
-    goal = attacks.Goal(logits_fn, losses.cross_entropy, y)
+    goal = attacks.goal(logits_fn, y, loss=losses.cross_entropy)
     gradient, _ = value_and_gradient(goal, x, key)
     flat = gradient.reshape(len(x), -1)
     # A gradient that is not finite leads nowhere either.
@@ -81,7 +81,7 @@ def _two_draws(logits_fn: Any, key: Key, x: Array) -> tuple[Array, Array]:
 
 def _differ(model: Any, key: Key, x: np.ndarray) -> np.ndarray:
     """Whether two answers differ by more than 1e-4, the bound of AutoAttack, (B,)."""
-    if hasattr(model, 'sample') and not isinstance(model, Views):
+    if isinstance(model, Sampled) and not isinstance(model, Views):
         one, two = (np.asarray(a) for a in _two_draws(model, key, x))
     else:
         one, two = logits_of(model, x), logits_of(model, x)
@@ -149,7 +149,7 @@ def masking(
     pgd = attacks.pgd(ball, steps)
     named: dict[str, Any] = {'one-step': attacks.fgm(ball), 'iterative': pgd}
     named['random'] = attacks.random_search(ball, samples)
-    if x.ndim == 4 and balls.kind(ball) in ('linf', 'l2', 'l1'):
+    if x.ndim == 4 and ball.norm_name in ('linf', 'l2', 'l1'):
         named['square'] = attacks.square(ball, queries)
     if substitute is not None:
         named['transfer'] = attacks.surrogate(pgd, substitute)

@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import balls, data, keys
-from advjax.attacks import Ascent, constant
+from advjax.attacks import Ascent
 from advjax.attacks.checks import check_count, check_positive
-from advjax.attacks.starts import Schedule
+from advjax.attacks.schedules import Schedule, constant
 from advjax.balls import Bounds
 from advjax.data import Dataset
 from advjax.features.usefulness import FeaturesFn

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import balls
 from advjax.balls import Ball
 from advjax.types import Array, HostArray, dataclass
 
@@ -56,10 +55,10 @@ class Linear:
         Raises:
           ValueError: for another ball, or labels of another shape.
         """
-        if balls.kind(ball) not in _SIZES:
+        if ball.norm_name not in _SIZES:
             raise ValueError(f'ball must be one of {sorted(_SIZES)}, got {ball}')
         x = jnp.asarray(x)
-        size_of = _SIZES[balls.kind(ball)]
+        size_of = _SIZES[ball.norm_name]
         signs = per_feature(y, x.shape[0], self.offset.shape[0])
         x_rows = x.reshape(x.shape[0], -1)
         eps = jnp.broadcast_to(jnp.asarray(ball.eps, x.dtype), x.shape[:1])

@@ -23,7 +23,7 @@ import numpy as np
 from advjax import keys
 from advjax.attacks import Ascent
 from advjax.features.linear import Linear, per_feature
-from advjax.types import Array, HostArray, Key, as_pytree, dataclass
+from advjax.types import Array, HostArray, Key, Maximizes, as_pytree, dataclass
 
 FeaturesFn = Callable[[Array], Array]
 
@@ -124,7 +124,7 @@ def worst(
       ValueError: for other labels, or an attack without ``maximize``.
     """
     _check_batch(x)
-    if not hasattr(attack, 'maximize'):
+    if not isinstance(attack, Maximizes):
         raise ValueError(f'attack must have maximize(objective, ...), got {attack!r}')
     x = jnp.asarray(x)
     clean = features_fn(x)

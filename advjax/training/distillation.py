@@ -255,7 +255,7 @@ def rslad(
     divergence as a mean over the K classes: 1 / K as much.
     """
     search = attacks.pgd(
-        ball, steps, rate, losses.kl, start=attacks.gaussian, keep_best=False
+        ball, steps, rate, losses.kl, start=attacks.starts.gaussian, keep_best=False
     )
     outer = Distilled(
         as_pytree(teacher),

@@ -10,8 +10,6 @@ the weights, which descend, and to the noise, which ascends:
 The noise of one batch is where the next batch begins.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import struct
 
@@ -48,8 +46,7 @@ class Free:
         size = rows.wide(jnp.broadcast_to(eps * self.rate, noise.shape[:1]), noise)
         direction = self.ball.steepest(jnp.nan_to_num(gradient))
         # The noise belongs to no image: what is in range is seen when it is added.
-        anywhere: Any = self.ball
-        anywhere = anywhere.replace(bounds=None)
+        anywhere = self.ball.unbounded()
         moved = noise + jnp.where(direction == 0, 0, size * direction)
         return anywhere.project(moved, jnp.zeros_like(noise))
 

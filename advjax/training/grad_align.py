@@ -16,7 +16,7 @@ from flax import struct
 
 from advjax import attacks, keys
 from advjax.attacks.checks import check_weight
-from advjax.balls import Ball, as_ball, kind
+from advjax.balls import Ball, as_ball
 from advjax.balls import of as balls_of
 from advjax.geometry.linearity import cosine
 from advjax.training.local_linearity import loss_and_slope
@@ -44,7 +44,7 @@ class WithRandomPoint:
     ) -> tuple[Any, Array]:
         """Returns what the attack returns, and x + eta."""
         each = keys.per_example(key, x.shape[0])
-        point = attacks.unclipped(self.ball, keys.fold(each, _ETA), x)
+        point = attacks.starts.unclipped(self.ball, keys.fold(each, _ETA), x)
         return self.attack(logits_fn, each, x, y), point
 
 
@@ -82,7 +82,7 @@ def published_coefficient(ball: Ball) -> Array:
     eps = ball.eps
     traced = isinstance(eps, jax.core.Tracer)
     most = np.float32(16 / 255)
-    if kind(ball) != 'linf' or not (traced or np.all(np.asarray(eps) <= most)):
+    if ball.norm_name != 'linf' or not (traced or np.all(np.asarray(eps) <= most)):
         raise ValueError(
             'coefficient must be given outside of linf balls of radius <= 16/255, on '
             f'which the published one was chosen, got {ball}'
@@ -142,7 +142,7 @@ def grad_align(
         ball = found[0]
     else:
         ball = as_ball(base)
-        inner = attacks.pgd(ball, 1, alpha, start=attacks.clean, keep_best=False)
+        inner = attacks.pgd(ball, 1, alpha, start=attacks.starts.clean, keep_best=False)
         base = method(inner, on_adversarial)
     if coefficient is None:
         coefficient = published_coefficient(ball)

@@ -89,5 +89,7 @@ def mart(
     :math:`\log(q + 10^{-12})` in the divergence and 1.0000001 - p_y as its weight; here
     both are the plain formulas, the first from log-softmax.
     """
-    search = attacks.pgd(ball, steps, rate, start=attacks.gaussian, keep_best=False)
+    search = attacks.pgd(
+        ball, steps, rate, start=attacks.starts.gaussian, keep_best=False
+    )
     return method(search, Mart(check_weight('beta', beta)))

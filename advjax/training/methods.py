@@ -213,7 +213,7 @@ def standard(loss: Loss = losses.cross_entropy) -> Method:
     return method(unperturbed, _outer(loss))
 
 
-def noise(ball: Ball | float, start: Start = attacks.uniform) -> Method:
+def noise(ball: Ball | float, start: Start = attacks.starts.uniform) -> Method:
     r"""Training on random points of the ball: the control of adversarial training.
 
     .. math:: E\,J(\theta, x + \eta, y), \qquad
@@ -221,8 +221,8 @@ def noise(ball: Ball | float, start: Start = attacks.uniform) -> Method:
 
     Args:
       ball: a ball, or a number as the radius of ``linf``.
-      start: the noise, a start of an attack: ``attacks.uniform``, or
-        ``attacks.corner`` for random signs.
+      start: the noise, a start of an attack: ``attacks.starts.uniform``, or
+        ``attacks.starts.corner`` for random signs.
 
     Reference: Goodfellow et al. 2015, arXiv 1412.6572, section 6 (no clipping there:
     ``bounds=None``).
@@ -291,7 +291,7 @@ def fast(ball: Ball | float, rate: float = 1.25) -> Method:
     Reference: Wong, Rice and Kolter 2020, arXiv 2001.03994, algorithm 3.
     """
     inner = attacks.pgd(
-        ball, 1, rate, start=attacks.unclipped, keep_best=False
+        ball, 1, rate, start=attacks.starts.unclipped, keep_best=False
     )  # fmt: skip
     return method(inner, on_adversarial)
 
@@ -321,6 +321,6 @@ def trades(
     if not beta >= 0:
         raise ValueError(f'beta must be >= 0, got {beta}')
     search = attacks.pgd(
-        ball, steps, rate, losses.kl, start=attacks.gaussian, keep_best=False
+        ball, steps, rate, losses.kl, start=attacks.starts.gaussian, keep_best=False
     )
     return method(attacks.from_prediction(search), Trades(jnp.float32(beta)))

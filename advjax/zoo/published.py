@@ -174,7 +174,7 @@ def with_published(
     Args:
       model: the network.
       namings: functions from the path of an array in params or state to its name in a
-        file, which may have an attribute ``unused``; the one that a file fits is used.
+        file; the one that a file fits is used.
       mean: what the network subtracts from pixels.
       std: what it then divides them by.
     """
@@ -193,7 +193,7 @@ def with_published(
 
         naming = max(namings, key=found)
         names = [naming(path) for path in paths]
-        unused = getattr(naming, 'unused', r'(?!)')
+        unused = naming.unused if isinstance(naming, Naming) else r'(?!)'
         given = {k: v for k, v in arrays.items() if not re.match(unused, k)}
         _check_names(given, dict(zip(names, shapes, strict=True)))
         values = [jnp.asarray(_as_ours(given[k]), jnp.float32) for k in names]

@@ -118,7 +118,7 @@ def train(work: Work, sets: Sets, config: Any) -> dict[str, Net]:
     trained = fit(
         'adversarial', training.fgsm_at(ball, 0.5), config.epochs, attack=fgsm
     )
-    signs = fit('signs', training.noise(ball, attacks.corner), few, attack=fgsm)
+    signs = fit('signs', training.noise(ball, attacks.starts.corner), few, attack=fgsm)
     uniform = fit('uniform', training.noise(ball), few, attack=fgsm)
     sigmoids = fit('sigmoids', independent, few)
     decayed = {}

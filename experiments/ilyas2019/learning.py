@@ -58,7 +58,9 @@ def part(dataset: Dataset, count: int) -> Dataset:
 
 def towards(eps: float, steps: int) -> attacks.Ascent:
     """Targeted L2 PGD from the image itself, last iterate: the paper's equation 7."""
-    return attacks.pgd(balls.l2(eps), steps, start=attacks.clean, keep_best=False)
+    return attacks.pgd(
+        balls.l2(eps), steps, start=attacks.starts.clean, keep_best=False
+    )
 
 
 def build(

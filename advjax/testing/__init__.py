@@ -1,0 +1,15 @@
+"""The laws of attacks and of training methods, to be run on yours.
+
+    from advjax import testing
+
+    testing.check_attack(my_attack, linf(0.1))
+
+Each raises ``LawBrokenError``, an AssertionError that says what the law is and shows
+the smallest input on which it is broken. The library's own tests run the same functions
+on every entry of its catalogues. They need chex and are not imported with the library.
+"""
+
+from advjax.testing.attack import LAWS, Subject, check_attack
+from advjax.testing.broken import LawBrokenError
+
+__all__ = ['LAWS', 'LawBrokenError', 'Subject', 'check_attack']

@@ -1,0 +1,407 @@
+"""What every attack must satisfy, as functions that raise AssertionError.
+
+A law is a function (subject, setting): the attack with what is to be known of it, and
+the network and images that it is tried on. ``check_attack`` runs them all.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advjax import balls, keys, losses
+from advjax.attacks import starts
+from advjax.attacks.ascent import Ascent
+from advjax.evaluation.verify import norm_of
+from advjax.testing.broken import LawBrokenError
+from advjax.types import Array, Ball, as_pytree
+
+KEY = jax.random.key(7)
+
+
+def _network(params, x):
+    flat = x.reshape(x.shape[0], -1)
+    logits = jnp.tanh(flat @ params['w1'] + params['b1']) @ params['w2']
+    bright = jnp.mean(flat, axis=1, keepdims=True) > params['nan_above']
+    return jnp.where(bright, jnp.nan, logits)
+
+
+def _linear(weights, x):
+    return x.reshape(x.shape[0], -1) @ weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Small networks and images; of one shape, they share compiled programs."""
+
+    shape: tuple[int, ...] = (4, 5, 1)
+    batch: int = 6
+    classes: int = 4
+
+    @property
+    def size(self) -> int:
+        """Numbers in an image."""
+        return int(np.prod(self.shape))
+
+    def network(self, seed: int = 0, scale: float = 1.0, nan_above: float = 2.0) -> Any:
+        """A smooth two-layer network: no gradient coordinate is exactly zero.
+
+        With scale 0 it is constant; above a mean brightness its logits are NaN.
+        """
+        one, two, three = jax.random.split(jax.random.key(seed), 3)
+        params = {
+            'w1': jax.random.normal(one, (self.size, 16)) / self.size**0.5,
+            'b1': jax.random.normal(three, (1, 16)) * 0.1,
+            'w2': scale * jax.random.normal(two, (16, self.classes)),
+            'nan_above': jnp.float32(nan_above),
+        }
+        return jax.tree_util.Partial(_network, params)
+
+    def linear(self) -> Any:
+        """A linear classifier, on which an attack can go as far as it wants."""
+        weights = jax.random.normal(jax.random.key(3), (self.size, self.classes))
+        return jax.tree_util.Partial(_linear, weights)
+
+    def images(self, seed: int = 1) -> tuple[Array, Array]:
+        """Images in the open range, labelled as the network sees them."""
+        shape = (self.batch, *self.shape)
+        x = jax.random.uniform(jax.random.key(seed), shape, minval=0.05, maxval=0.95)
+        return x, jnp.argmax(self.network()(x), axis=1).astype(jnp.int32)
+
+
+def margin(f: Any, x: Array, y: Array) -> np.ndarray:
+    """By how much the model errs, (B,)."""
+    return np.asarray(losses.margin(f(x), y))
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """An attack, and what is to be known of it.
+
+    Attributes:
+      attack: any attack.
+      ball: where its results must lie.
+      sees: what stands between the attack and the network, such as ``eot``.
+      judge: (f, x, y) -> (B,), what the attack raises.
+      minimum: whether it returns the closest success, and the clean image for none.
+      fills: whether it goes to the boundary of the ball on a linear model, as attacks
+        do that neither stop at the first success nor prefer sparse points.
+      stronger: versions of it with more steps or restarts, in order, none of which may
+        be weaker than the one before.
+    """
+
+    attack: Any
+    ball: Ball
+    sees: Callable[[Any], Any] = lambda f: f
+    judge: Callable[..., Any] = margin
+    minimum: bool = False
+    fills: bool = True
+    stronger: tuple[Any, ...] = ()
+
+    def run(self, f: Any, key: Any, x: Array, y: Array) -> Array:
+        """One compiled call against the network f."""
+        return run(self.attack, self.sees(f), key, x, y)
+
+    def at(self, ball: Ball) -> 'Subject':
+        """The same attack in another ball."""
+
+        def one(node):
+            return ball if isinstance(node, Ball) else node
+
+        attack = jax.tree.map(
+            one, self.attack, is_leaf=lambda node: isinstance(node, Ball)
+        )
+        return dataclasses.replace(self, attack=attack, ball=ball)
+
+    def scaled(self, factor: Any) -> 'Subject':
+        """The same attack in a ball of another radius."""
+        return self.at(self.ball.with_eps(jnp.float32(self.ball.eps * factor)))
+
+    @property
+    def has_ball(self) -> bool:
+        """Whether the radius is a number of the attack, and not within its code."""
+        return bool(balls.of(self.attack))
+
+
+run = jax.jit(lambda attack, f, key, x, y: attack(f, key, x, y))
+
+
+def feasible(subject: Subject, setting: Setting) -> None:
+    """Results lie inside the ball and the range, and are not the clean image again."""
+    f, (x, y) = setting.network(), setting.images()
+    adv = subject.run(f, KEY, x, y)
+    chex.assert_equal_shape([adv, x])
+    delta = np.asarray(adv, np.float64) - np.asarray(x, np.float64)
+    norm, eps = norm_of(subject.ball, delta), np.asarray(subject.ball.eps, np.float64)
+    most = balls.limit(eps)
+    assert (norm <= most).all(), f'distances {norm}, allowed {most}'
+    # A minimum-norm attack returns the clean image where it found nothing.
+    moved = (norm > 0).mean()
+    assert moved >= (0.3 if subject.minimum else 1), f'{moved:.0%} of images moved'
+    if subject.ball.bounds is not None:
+        low, high = subject.ball.bounds
+        seen = float(adv.min()), float(adv.max())
+        assert low <= seen[0] <= seen[1] <= high, f'pixels in {seen}'
+
+
+def worse_for_the_model(subject: Subject, setting: Setting) -> None:
+    """The attack raises what it is judged by; noise of that size does not."""
+    f, (x, y) = setting.network(), setting.images()
+    adv = subject.run(f, KEY, x, y)
+    if subject.minimum:
+        moved = np.asarray(adv != x).reshape(len(x), -1).any(axis=1)
+        margins = margin(f, adv, y)[moved]
+        assert (margins > 0).all(), f'margins of what was found: {margins}'
+        return
+    before = np.asarray(subject.judge(f, x, y))
+    noise = subject.ball.sample(KEY, x)
+    gained = np.mean(np.asarray(subject.judge(f, adv, y)) - before)
+    by_chance = np.mean(np.asarray(subject.judge(f, noise, y)) - before)
+    assert gained > max(0, 2 * by_chance), f'raised by {gained}, noise by {by_chance}'
+
+
+def reaches_the_boundary(subject: Subject, setting: Setting) -> None:
+    """On a linear model a search ends on the boundary of the ball."""
+    if not subject.fills or subject.minimum or subject.ball.norm_name == 'l0':
+        return
+    x, y = setting.images()
+    x = jnp.full_like(x, 0.5)
+    norm = subject.ball.norm(subject.run(setting.linear(), KEY, x, y) - x)
+    assert np.min(norm) >= 0.9 * np.min(subject.ball.eps), f'distances {norm}'
+
+
+def zero_radius_is_identity(subject: Subject, setting: Setting) -> None:
+    """A ball of radius 0 returns the clean image bit for bit."""
+    if subject.has_ball:
+        f, (x, y) = setting.network(), setting.images()
+        np.testing.assert_array_equal(subject.scaled(0).run(f, KEY, x, y), x)
+
+
+def few_tiny_steps_stay_inside(subject: Subject, setting: Setting) -> None:
+    """Clip, do not normalise: small steps from the clean image end near it."""
+    attack = subject.attack
+    if not isinstance(attack, Ascent) or subject.ball.norm_name == 'l0':
+        return
+    f, (x, y) = setting.network(), setting.images()
+    slow = attack.replace(rate=jnp.float32(0.004), start=starts.clean)
+    moved = np.asarray(subject.ball.norm(run(slow, subject.sees(f), KEY, x, y) - x))
+    most = (0.004 * attack.steps + 0.001) * np.asarray(subject.ball.eps)
+    assert (moved <= most).all(), f'distances {moved}, allowed {most}'
+
+
+def examples_are_independent(subject: Subject, setting: Setting) -> None:
+    """Example i alone is example i in any batch, order or padding.
+
+    Values are compared, not pixels: a sign of a rounding error flips a pixel.
+    """
+    f, (x, y) = setting.network(), setting.images()
+    each, count = keys.per_example(KEY, setting.batch), setting.batch
+    whole = subject.run(f, each, x, y)
+    scores = margin(f, whole, y)
+    backwards = np.arange(count)[::-1]
+    for index in (backwards, [count // 2], np.resize([count - 1, 0], count)):
+        index = np.array(index)
+        part = subject.at(subject.ball.take(index, count))
+        adv = part.run(f, each[index], x[index], y[index])
+        np.testing.assert_allclose(
+            margin(f, adv, y[index]), scores[index], rtol=1e-4, atol=1e-5
+        )
+        np.testing.assert_allclose(adv, whole[index], atol=1e-4)
+
+
+def same_key_same_result(subject: Subject, setting: Setting) -> None:
+    """One key means one result, and labels are left as they were."""
+    f, (x, y) = setting.network(), setting.images()
+    before = np.array(y)
+    first = subject.run(f, KEY, x, y)
+    np.testing.assert_array_equal(first, subject.run(f, KEY, x, y))
+    np.testing.assert_array_equal(y, before)
+
+
+def jit_equals_eager(subject: Subject, setting: Setting) -> None:
+    """Compilation changes rounding at most."""
+    f, (x, y) = setting.network(), setting.images()
+    eager = subject.attack(subject.sees(f), KEY, x, y)
+    compiled = subject.run(f, KEY, x, y)
+    np.testing.assert_allclose(
+        margin(f, compiled, y), margin(f, eager, y), rtol=1e-4, atol=1e-5
+    )
+
+
+def sweeps_compile_once(subject: Subject, setting: Setting) -> None:
+    """Radii share one program; and vmap over radii is the loop over them."""
+    if not subject.has_ball:
+        return
+    f, (x, y) = setting.network(), setting.images()
+    whole = subject.ball.norm_name == 'l0'
+    factors = [1 / 3, 1.0, 2.0] if whole else [0.5, 1.0, 2.0]
+    radii = [jnp.asarray(subject.ball.eps * k, jnp.float32) for k in factors]
+    attack, sees = subject.attack, subject.sees(f)
+    chex.clear_trace_counter()
+    once = chex.assert_max_traces(lambda a, f: a(f, KEY, x, y), n=1)
+    once = jax.jit(once)
+    alone = [once(balls.with_eps(attack, eps), sees) for eps in radii]
+    together = jax.jit(
+        jax.vmap(lambda eps: balls.with_eps(attack, eps)(sees, KEY, x, y))
+    )(jnp.stack(radii))
+    for one, swept in zip(alone, together, strict=True):
+        if subject.minimum:  # Its margin is rounding, its distance is not.
+            norms = [np.asarray(subject.ball.norm(a - x)) for a in (one, swept)]
+            np.testing.assert_allclose(*norms, rtol=1e-3, atol=1e-4)
+            continue
+        np.testing.assert_allclose(
+            margin(f, one, y), margin(f, swept, y), rtol=1e-3, atol=1e-4
+        )
+
+
+def more_is_never_weaker(subject: Subject, setting: Setting) -> None:
+    """More steps or restarts at the same step size never lower the margin."""
+    f, (x, y) = setting.network(), setting.images()
+    seen = subject.sees(f)
+    scores = [margin(seen, run(a, seen, KEY, x, y), y) for a in subject.stronger]
+    fell = [(a - b).max() for a, b in itertools.pairwise(scores)]
+    assert all(each <= 1e-5 for each in fell), f'the margin falls by {fell}'
+
+
+def larger_radius_is_not_weaker(subject: Subject, setting: Setting) -> None:
+    """Averaged over examples, a larger ball holds a worse point, or more of them."""
+    if not subject.has_ball:
+        return
+    f, (x, y) = setting.network(), setting.images()
+    means = []
+    for factor in (1, 2, 3):
+        adv = subject.scaled(factor).run(f, KEY, x, y)
+        if subject.minimum:
+            moved = np.asarray(adv != x).reshape(len(x), -1).any(axis=1)
+            means.append(float(moved.mean()))
+        else:
+            means.append(float(np.mean(subject.judge(f, adv, y))))
+    if subject.minimum:
+        assert means == sorted(means), f'shares found at 1, 2, 3 eps: {means}'
+        assert means[-1] > 0.5, f'shares found at 1, 2, 3 eps: {means}'
+    else:
+        assert means[0] < means[1] < means[2], f'means at 1, 2, 3 eps: {means}'
+
+
+def nan_logits_do_not_spread(subject: Subject, setting: Setting) -> None:
+    """Examples whose logits are NaN stay feasible; the others are as without them."""
+    x, y = setting.images()
+    f, odd = setting.network(nan_above=0.8), setting.batch // 3
+    bright, dark = x.at[odd].set(0.9), x.at[odd].set(0.1)
+    if subject.has_ball:
+        subject = subject.at(subject.ball.with_eps(jnp.minimum(subject.ball.eps, 0.01)))
+    adv = subject.run(f, KEY, bright, y)
+    chex.assert_tree_all_finite(adv)
+    assert np.asarray(subject.ball.contains(adv, bright)).all()
+    others = np.arange(setting.batch) != odd
+    expected = subject.run(f, KEY, dark, y)
+    np.testing.assert_allclose(adv[others], expected[others], atol=1e-6)
+
+
+def constant_model_is_survived(subject: Subject, setting: Setting) -> None:
+    """Without a gradient the result is still feasible and finite."""
+    x, y = setting.images()
+    adv = subject.run(setting.network(scale=0.0), KEY, x, y)
+    chex.assert_tree_all_finite(adv)
+    assert np.asarray(subject.ball.contains(adv, x)).all()
+
+
+LAWS = (
+    feasible,
+    worse_for_the_model,
+    reaches_the_boundary,
+    zero_radius_is_identity,
+    few_tiny_steps_stay_inside,
+    examples_are_independent,
+    same_key_same_result,
+    jit_equals_eager,
+    sweeps_compile_once,
+    more_is_never_weaker,
+    larger_radius_is_not_weaker,
+    nan_logits_do_not_spread,
+    constant_model_is_survived,
+)
+
+
+def obey(subject: Subject, law: Any, setting: Setting | None = None) -> None:
+    """Runs one law.
+
+    Raises:
+      LawBrokenError: with the smallest input that breaks it.
+    """
+    setting = setting or Setting()
+    try:
+        law(subject, setting)
+    except AssertionError as error:
+        seen, smallest = error, setting
+        for smaller in _smaller(setting):
+            found = _broken(law, subject, smaller)
+            if found is not None:
+                seen, smallest = found, smaller
+                break
+        x, y = smallest.images()
+        shown = f'x = {np.asarray(x).round(4).tolist()}\ny = {np.asarray(y).tolist()}'
+        meaning = (law.__doc__ or '').split('\n')[0]
+        raise LawBrokenError(law.__name__, meaning, seen, shown) from error
+
+
+def _smaller(setting: Setting) -> list[Setting]:
+    """From the smallest on: fewer pixels, then fewer images."""
+    least = (2,) * min(2, len(setting.shape)) + (1,) * max(len(setting.shape) - 2, 0)
+    few = [n for n in (1, 2) if n < setting.batch]
+    return [
+        dataclasses.replace(setting, shape=shape, batch=batch)
+        for shape in (least, setting.shape)
+        for batch in few
+    ]
+
+
+def _broken(law: Any, subject: Subject, setting: Setting) -> AssertionError | None:
+    try:
+        law(subject, setting)
+    except AssertionError as error:
+        return error
+    except (TypeError, ValueError):  # An attack need not run on inputs that small.
+        return None
+    return None
+
+
+def check_attack(
+    attack: Any,
+    ball: Ball | float | None = None,
+    *,
+    stronger: Sequence[Any] = (),
+    laws: Sequence[Callable[[Subject, Setting], None]] = LAWS,
+    shape: tuple[int, ...] = (4, 5, 1),
+    **known: Any,
+) -> None:
+    """Runs the laws of attacks on yours.
+
+    Args:
+      attack: any attack, a plain function included.
+      ball: where its results must lie; by default the one that it holds.
+      stronger: versions with more steps or restarts, weakest first.
+      laws: which ones; all by default.
+      shape: of one image.
+      **known: what else there is to know of the attack, see ``Subject``: ``sees``,
+        ``judge``, ``minimum``, ``fills``.
+
+    Raises:
+      LawBrokenError: for the first law that does not hold.
+      ValueError: if there is no ball.
+
+    >>> from advjax import attacks, linf
+    >>> check_attack(attacks.pgd(linf(0.1), 5, rate=0.3), laws=[feasible])
+    """
+    found = balls.of(attack)
+    if ball is None and not found:
+        raise ValueError('ball must be given, because the attack holds none')
+    where = found[0] if ball is None else balls.as_ball(ball)
+    subject = Subject(as_pytree(attack), where, stronger=tuple(stronger), **known)
+    for law in laws:
+        obey(subject, law, Setting(shape=shape))
