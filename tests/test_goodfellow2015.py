@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from advjax import attacks, linf, logistic, losses, models, training, zoo
-from experiments.goodfellow2015 import deep, linear, pictures
-from experiments.work import Work
+from experiments.frame.work import Work
+from experiments.studies.goodfellow2015 import deep, linear, pictures
 
 KEY = jax.random.key(0)
 
