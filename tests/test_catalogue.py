@@ -26,7 +26,6 @@ PARTS = {
     'corner',
     'ensemble',
     'eot',
-    'fooling_images',
     'from_prediction',
     'gaussian',
     'momentum',

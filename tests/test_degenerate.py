@@ -74,9 +74,9 @@ minimal = pytest.mark.parametrize('name', MINIMUM)
 # Not attacks in a norm ball, or no attacks: helpers, types and combinators.
 OTHERS = {
     'Aim', 'Apgd', 'Ascent', 'AscentState', 'Capability', 'Ensemble', 'Entry', 'Eot',
-    'Fooling', 'Found', 'Goal', 'Surrogate', 'ThreatModel',
+    'Found', 'Goal', 'Surrogate', 'ThreatModel',
     'adam', 'autoattack', 'bpda', 'catalogue', 'chain', 'checkpoints', 'clean',
-    'constant', 'corner', 'diverse', 'ensemble', 'eot', 'fooling_images',
+    'constant', 'corner', 'diverse', 'ensemble', 'eot',
     'from_prediction', 'gaussian', 'momentum', 'normalised', 'perturb', 'rescaled',
     'scales', 'sparse', 'spatial', 'steepest', 'surrogate', 'translation', 'unclipped',
     'uniform', 'universal', 'views', 'within',

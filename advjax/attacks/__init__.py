@@ -21,7 +21,6 @@ from advjax.attacks.ead import ead
 from advjax.attacks.estimation import nes, spsa
 from advjax.attacks.fab import fab
 from advjax.attacks.fmn import fmn
-from advjax.attacks.fooling import Fooling, fooling_images
 from advjax.attacks.found import Found
 from advjax.attacks.frank_wolfe import frank_wolfe
 from advjax.attacks.goal import Aim, Goal
@@ -74,7 +73,6 @@ __all__ = [
     'Ensemble',
     'Entry',
     'Eot',
-    'Fooling',
     'Found',
     'Goal',
     'Surrogate',
@@ -103,7 +101,6 @@ __all__ = [
     'fgm',
     'fgsm',
     'fmn',
-    'fooling_images',
     'frank_wolfe',
     'from_prediction',
     'gaussian',

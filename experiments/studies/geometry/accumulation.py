@@ -8,10 +8,10 @@ import numpy as np
 
 from advjax import charts, geometry
 from advjax.charts import Axis, Line
-from advjax.geometry import concentration
 from experiments.frame.findings import Findings, claim, picture, table
 from experiments.frame.two_classes import Pair
 from experiments.frame.work import Work
+from experiments.studies.geometry import concentration
 
 
 def findings(work: Work, task: Pair, factors: tuple[int, ...], images: int) -> Findings:

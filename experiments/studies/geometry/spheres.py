@@ -11,10 +11,10 @@ from scipy import optimize
 
 from advjax import attacks, balls, charts, models, training, zoo
 from advjax.charts import Axis, Line
-from advjax.geometry import concentration, spheres
 from advjax.types import LogitsFn
 from experiments.frame.findings import Claim, Findings, claim, picture, table
 from experiments.frame.work import Work
+from experiments.studies.geometry import concentration, two_spheres
 
 OUTER = 1.3
 """Radius of the outer sphere."""
@@ -30,11 +30,11 @@ def quadratic_network(dimension: int, count: int, error: float) -> np.ndarray:
     """
 
     def excess(high):
-        alphas = spheres.two_levels(dimension, count, high, 0.8)
-        return np.log(spheres.exact_error(alphas) + 1e-300) - np.log(error)
+        alphas = two_spheres.two_levels(dimension, count, high, 0.8)
+        return np.log(two_spheres.exact_error(alphas) + 1e-300) - np.log(error)
 
     high = optimize.brentq(excess, 1.0 + 1e-9, 200.0)
-    return spheres.two_levels(dimension, count, float(high), 0.8)
+    return two_spheres.two_levels(dimension, count, float(high), 0.8)
 
 
 PART = 10_000
@@ -48,7 +48,7 @@ def rounded_up(samples: int) -> int:
 
 @functools.partial(jax.jit, static_argnames='dimension')
 def _errors(networks: LogitsFn, key: Any, radius: Any, dimension: int) -> Any:
-    x = spheres.sample(key, PART, dimension, radius)
+    x = two_spheres.sample(key, PART, dimension, radius)
     answers = jax.vmap(lambda network: jnp.argmax(network(x), axis=1))(networks)
     return jnp.sum(answers != (radius > 1), axis=1)
 
@@ -73,8 +73,8 @@ def errors_seen(
 @jax.jit
 def _nearest(network: LogitsFn, x: Any, y: Any, radius: Any):
     attack = attacks.fmn(balls.l2(float('inf'), bounds=None), 100)
-    found = attack(spheres.on_sphere(network, radius), jax.random.key(0), x, y)
-    found = spheres.to_sphere(found, radius)
+    found = attack(two_spheres.on_sphere(network, radius), jax.random.key(0), x, y)
+    found = two_spheres.to_sphere(found, radius)
     wrong = jnp.argmax(network(found), axis=1) != y
     return jnp.where(wrong, jnp.linalg.norm(found - x, axis=1), jnp.inf)
 
@@ -83,7 +83,7 @@ def distance_found(
     network: LogitsFn, dimension: int, radius: float, points: int
 ) -> np.ndarray:
     """Distances to the nearest error that an attack on the sphere finds, (points,)."""
-    x = spheres.sample(jax.random.key(2), points, dimension, radius)
+    x = two_spheres.sample(jax.random.key(2), points, dimension, radius)
     y = jnp.full(points, int(radius > 1))
     return np.asarray(_nearest(network, x, y, jnp.float32(radius)))
 
@@ -99,15 +99,15 @@ def quadratic_spheres(
         rows = []
         settings = [(count, target) for count in counts for target in targets]
         every = [quadratic_network(dimension, *setting) for setting in settings]
-        networks = [spheres.quadratic(alphas) for alphas in every]
+        networks = [two_spheres.quadratic(alphas) for alphas in every]
         seen = errors_seen(networks, dimension, 1.0, samples)
         for k, (count, target) in enumerate(settings):
             found = distance_found(networks[k], dimension, 1.0, points)
             rows.append((
-                count, every[k][0], spheres.clt_error(every[k]),
-                spheres.exact_error(every[k]), seen[k],
+                count, every[k][0], two_spheres.clt_error(every[k]),
+                two_spheres.exact_error(every[k]), seen[k],
                 concentration.cap_distance(target, dimension),
-                spheres.exact_distance(every[k]), found.mean(),
+                two_spheres.exact_distance(every[k]), found.mean(),
                 found.std() / np.sqrt(points),
             ))  # fmt: skip
         return {'rows': np.array(rows)}
@@ -190,7 +190,7 @@ def quadratic_spheres(
 def _batch(key: Any, size: int, dimension: int) -> dict[str, Any]:
     which, where = jax.random.split(key)
     y = jax.random.bernoulli(which, shape=(size,)).astype(jnp.int32)
-    x = spheres.sample(where, size, dimension, jnp.where(y > 0, OUTER, 1.0))
+    x = two_spheres.sample(where, size, dimension, jnp.where(y > 0, OUTER, 1.0))
     # Coordinates of size about 1, as initialisations expect.
     return {'image': x * dimension**0.5, 'label': y}
 

@@ -78,6 +78,7 @@ from experiments.frame.study import define
 from experiments.frame.work import Work
 from experiments.studies.goodfellow2015 import claims, deep, linear, pictures
 from experiments.studies.goodfellow2015.deep import Net, judge
+from experiments.studies.goodfellow2015.fooling import fooling_images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +202,7 @@ def _train_error(work: Work, net: Net, sets: Sets) -> float:
 
 
 def _make_fooling(logits_fn, attack, key, target, shape):
-    return attacks.fooling_images(logits_fn, key, target, shape, attack, tries=20)
+    return fooling_images(logits_fn, key, target, shape, attack, tries=20)
 
 
 def _fool(

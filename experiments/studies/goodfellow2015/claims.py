@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from advjax.evaluation import Evaluation, Rubbish
+from advjax.evaluation import Evaluation
 from experiments.frame.findings import Claim, Table, Tag, claim, table
 from experiments.studies.goodfellow2015.deep import L1_STRONG, L1_WEAK, Judged
+from experiments.studies.goodfellow2015.rubbish import Rubbish
 
 TITLES = {
     'softmax': 'shallow softmax',

@@ -15,11 +15,13 @@ import numpy as np
 import optax
 
 from advjax import attacks, data, keys, linf, losses, models, training, zoo
-from advjax.evaluation import rubbish, verify
+from advjax.evaluation import verify
 from advjax.evaluation.verify import logits_of
 from experiments.frame import measures
 from experiments.frame.datasets import Sets
 from experiments.frame.work import Work
+from experiments.studies.goodfellow2015.rbf import rbf as rbf_network
+from experiments.studies.goodfellow2015.rubbish import rubbish
 
 COMPETING, INDEPENDENT = 'softmax', 'sigmoid'
 L1_STRONG, L1_WEAK = 2.5e-3, 2.5e-5
@@ -110,7 +112,7 @@ def train(work: Work, sets: Sets, config: Any) -> dict[str, Net]:
         'rbf',
         independent,
         config.rbf_epochs,
-        model=zoo.rbf(sets.shape, sets.classes),
+        model=rbf_network(sets.shape, sets.classes),
         optimizer=optax.adam(training.triangular(0.1, steps)),
         batch_size=100,
     )

@@ -20,13 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from advjax import attacks, linf, logistic, losses, models, zoo
+from advjax import attacks, linf, losses, models, zoo
 from advjax.data import Dataset
 from advjax.evaluation import verify
 from experiments.frame import measures
 from experiments.frame.datasets import Sets
 from experiments.frame.findings import Claim, Table, Tag, claim, table
 from experiments.frame.work import Work
+from experiments.studies.goodfellow2015 import logistic
 
 TRUE_EPS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 L1_COEFFICIENTS = (1e-4, 1e-3, 2.5e-3, 1e-2, 0.05, 0.1, 0.25)

@@ -9,8 +9,8 @@ import numpy as np
 from advjax import charts, plots
 from advjax.charts import Axis, Line
 from advjax.data import Dataset
-from advjax.features import gaussian
 from experiments.frame.findings import Picture, picture
+from experiments.studies.ilyas2019 import gaussian
 from experiments.studies.ilyas2019.learning import Score, det
 from experiments.studies.ilyas2019.theory import Useful
 

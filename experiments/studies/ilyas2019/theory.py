@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import attacks, balls, features, models, training
-from advjax.features import gaussian
 from experiments.frame.datasets import Sets
 from experiments.frame.findings import Claim, Table, claim, table
 from experiments.frame.work import Work
+from experiments.studies.ilyas2019 import gaussian
 
 CLASSES = 3, 7
 

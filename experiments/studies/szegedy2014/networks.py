@@ -13,6 +13,7 @@ from advjax.training import Fit
 from experiments.frame.datasets import Sets
 from experiments.frame.measures import answers
 from experiments.frame.work import Work
+from experiments.studies.szegedy2014.autoencoder import sparse_autoencoder
 
 TABLE_1 = ('FC10(1e-4)', 'FC10(1e-2)', 'FC10(1)', 'FC100', 'FC200', 'AE400')
 """In the order of the paper; FC100 and FC200 have two hidden layers of that size."""
@@ -51,7 +52,7 @@ def _recipes(config: Any, sets: Sets) -> dict[str, Recipe]:
     softmax = zoo.softmax_regression(sets.shape, sets.classes)
     small, large = (_perceptron(sets, (w, w)) for w in config.widths)
     other = _perceptron(sets, config.other_widths)
-    auto = zoo.sparse_autoencoder(sets.shape, sets.classes, config.code)
+    auto = sparse_autoencoder(sets.shape, sets.classes, config.code)
     deep = (('hidden', 1e-5),)
     own = training.with_own_loss(training.standard())
     hard = training.fgsm_at(l2(config.eps))

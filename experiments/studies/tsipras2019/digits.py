@@ -10,11 +10,11 @@ import numpy as np
 import optax
 
 from advjax import attacks, balls, features, models, training, zoo
-from advjax.features import saliency
 from advjax.types import LogitsFn
 from experiments.frame import measures, nets
 from experiments.frame.datasets import Sets
 from experiments.frame.work import Work
+from experiments.studies.tsipras2019 import saliency
 
 CLASSES = 3, 7
 

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from advjax import features
-from advjax.features import TradeOff
 from experiments.frame.findings import Claim, Table, Tag, claim, table
 from experiments.frame.work import Work
+from experiments.studies.tsipras2019.trade_off import TradeOff, trade_off
 
 
 def run(config: Any, work: Work) -> dict[str, np.ndarray]:
@@ -20,7 +19,7 @@ def run(config: Any, work: Work) -> dict[str, np.ndarray]:
 
 def made(config: Any) -> TradeOff:
     """The distribution that classifiers are trained on: eta = 4 / sqrt(d)."""
-    return features.trade_off(config.p, 4.0, config.weak)
+    return trade_off(config.p, 4.0, config.weak)
 
 
 def _run(config: Any) -> dict[str, Any]:
@@ -64,7 +63,7 @@ def _run(config: Any) -> dict[str, Any]:
     rows = []
     for strength in (2.0, 3.0, 4.0):
         for weak in (100, 1000):
-            case = features.trade_off(config.p, strength, weak)
+            case = trade_off(config.p, strength, weak)
             x, y = draw(case, jax.random.key(config.seed), config.samples)
             score = y * (x @ case.averaging)
             turned = 2 * case.eta * jnp.sum(case.averaging)
