@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from advjax import drawing, files
+from advjax import report
 from experiments import common
 from experiments.work import Work
 
@@ -136,7 +136,7 @@ def picture(title: str, caption: str, draw: Callable[[float], Any]) -> Picture:
       title: a line above it.
       caption: what it shows, for readers new to the field.
       draw: width in inches -> matplotlib figure, called for wide and narrow windows;
-        ``advjax.charts`` and ``advjax.plots`` have the charts.
+        ``advjax.report.charts`` has the charts.
     """
     return Picture(title, caption, draw)
 
@@ -254,14 +254,8 @@ def execute(
         'wall_seconds': round(seconds, 1),
         'environment': common.environment(),
     }
-    drawn = [
-        (p.title, p.caption, [drawing.to_svg(p.draw(w)) for w in study_page.WIDTHS])
-        for p in found.pictures
-    ]
-    files.write_text(folder / 'report.html', study_page.render(results, drawn))
-    # Last: whoever finds the results may rely on the page.
-    common.write_json(folder / 'results.json', results)
-    return results
+    drawn = [(p.title, p.caption, report.panel(p.draw)) for p in found.pictures]
+    return report.write(study_page.StudyPage(results, drawn), folder)
 
 
 def text_of(results: Mapping[str, Any]) -> str:

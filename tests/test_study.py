@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import charts, data, training, zoo
+from advjax import data, training, zoo
+from advjax.report import charts
 from experiments import __main__ as commands
 from experiments import common, nets, reproduce, studies, study, study_page
 from experiments.study import Findings, Study, claim, picture, table

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from advjax import charts, geometry
-from advjax.charts import Axis, Line
+from advjax import geometry
 from advjax.geometry import concentration
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from experiments.study import Findings, claim, picture, table
 from experiments.two_classes import Pair
 from experiments.work import Work

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from advjax import attacks, charts
+from advjax import attacks
 from advjax.balls import Ball
+from advjax.report import charts
 from advjax.types import LogitsFn
 from experiments.madry2018.white_box import left
 from experiments.study import Findings, claim, picture

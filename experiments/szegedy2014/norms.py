@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import certify, charts
+from advjax import certify
 from advjax.evaluation.verify import logits_of
+from advjax.report import charts
 from advjax.training import Fit
 from experiments import nets
 from experiments.study import Findings, claim, picture, table

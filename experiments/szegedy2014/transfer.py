@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from advjax import charts
+from advjax.report import charts
 from advjax.training import Fit
 from experiments.study import Findings, claim, picture, table
 from experiments.szegedy2014.distortion import Found, mean_sizes, noise, rms, scaled
