@@ -8,8 +8,8 @@
 
 The rooms: ``attacks`` (searches for the worst input in a ball), ``training``
 (methods, the pure step, the loop), ``evaluation`` (verified robust accuracy),
-``models`` and ``zoo`` (networks), ``data``; and the vocabulary they share:
-``types``, ``balls``, ``losses``, ``keys``.
+``report`` (pages and charts), ``models`` and ``zoo`` (networks), ``data``; and the
+vocabulary they share: ``types``, ``balls``, ``losses``, ``keys``.
 """
 
 import importlib
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from advjax import keys as keys
     from advjax import losses as losses
     from advjax import models as models
+    from advjax import report as report
     from advjax import training as training
     from advjax import types as types
     from advjax import zoo as zoo
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 _ROOMS = (
     'attacks', 'balls', 'certify', 'data', 'defenses', 'evaluation', 'features',
-    'geometry', 'keys', 'losses', 'models', 'training', 'types', 'zoo',
+    'geometry', 'keys', 'losses', 'models', 'report', 'training', 'types', 'zoo',
 )  # fmt: skip
 _BALLS = ('l0', 'l1', 'l2', 'linf')
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import attacks, balls, charts, data, losses, models, zoo
+from advjax import attacks, balls, data, losses, models, zoo
+from advjax.report import charts
 from experiments.frame.work import Work
 from experiments.studies.madry2018 import (
     STUDY,

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import charts, data, training, zoo
+from advjax import data, training, zoo
+from advjax.report import charts
 from experiments import __main__ as commands
 from experiments import catalogue
 from experiments.commands import reproduce

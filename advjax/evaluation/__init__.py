@@ -1,4 +1,4 @@
-"""Evaluation: verified robust accuracy, curves over the radius, and the report page."""
+"""Evaluation: verified robust accuracy, curves over the radius, masked gradients."""
 
 from advjax.evaluation.accuracy import evaluate
 from advjax.evaluation.curves import Curve, robustness_curve

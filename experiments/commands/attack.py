@@ -29,13 +29,12 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from advjax import attacks, balls, data, evaluation, losses, zoo
+from advjax import attacks, balls, data, evaluation, losses, report, zoo
 from advjax.attacks import Entry
-from advjax.evaluation import CLEAN_ERROR, ROBUST, page
+from advjax.evaluation import CLEAN_ERROR, ROBUST
 from advjax.models import logits_fn
 from experiments.commands import runs
-from experiments.commands.reporting import examples_of, proofs, table
-from experiments.frame import flags, folders, process, record
+from experiments.frame import flags, process, record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,37 +141,12 @@ def _options(config: Config) -> str:
     )
 
 
-def curve_of(found: evaluation.Evaluation, eps: float) -> dict[str, list[float]]:
-    """Robust accuracy at 16 radii, from the distances of a minimum-norm attack."""
-    radii = eps * np.arange(16) / 5
-    return {'eps': radii.tolist(), 'accuracy': [found.accuracy_at(r) for r in radii]}
-
-
-def describe(
-    found: evaluation.Evaluation, name: str, entry: Entry, eps: float
-) -> dict[str, Any]:
-    """The network's part of ``results.json``."""
-    summary = found.summary()
-    net = {'name': name, 'method': name.rsplit('-', 1)[0], **summary}
+def sentences(names: Sequence[str], entry: Entry) -> dict[str, str]:
+    """What is known of each attack that took part."""
     known = {e.name: e for e in attacks.catalogue()}
-    for row in summary['attacks']:
-        # A member of AutoAttack is a form of an attack of its own.
-        own = known.get(row['name'].split('_')[0], entry)
-        row['description'] = f'{own.knowledge}; {own.paper}'
-    if entry.goal == 'minimum norm':
-        known = found.clean_correct & np.isfinite(found.distance)
-        distances, robust = found.distance[known], found.accuracy_at(eps)
-        net['robust_accuracy'] = robust
-        for row in summary['attacks']:
-            row['robust_accuracy'] = robust
-        net['curve'] = curve_of(found, eps)
-        if len(distances):
-            net['distance'] = {
-                'median': float(np.median(distances)),
-                'mean': float(distances.mean()),
-                'found': len(distances),
-            }
-    return net
+    # A member of AutoAttack is a form of an attack of its own.
+    own = {name: known.get(name.split('_')[0], entry) for name in names}
+    return {name: f'{e.knowledge}; {e.paper}' for name, e in own.items()}
 
 
 def write_verdicts(
@@ -241,9 +215,10 @@ def main(
         folder = home / 'attacks' / f'{name}-{config.attack}-{norm}-{eps:.4g}'
         folder = folder.with_name(folder.name + _options(config))
     named = attack if hasattr(attack, 'members') else {config.attack: attack}
+    images = np.asarray(data.to_float(test.images))
     found = evaluation.evaluate(
         model,
-        np.asarray(data.to_float(test.images)),
+        images,
         test.labels,
         named,
         jax.random.key(config.seed),
@@ -253,28 +228,30 @@ def main(
         folder=folder,
         progress=progress,
     )
-    results = record.envelope(
+    about = record.envelope(
         f'{dataset}: {config.attack} on {name}',
         config,
         command,
         time.monotonic() - began,
-        {
-            'dataset': dataset,
-            'class_names': list(test.class_names),
-            'threat_model': {
-                'norm': type(ball).__name__,
-                'eps': eps if entry.norms else 1.0,
-                'bounds': list(ball.bounds or ()),
-            },
-            'seed': config.seed,
-            'nets': [describe(found, name, entry, eps)],
-            'proofs': proofs([found], ball, []),
-        },
+        {'dataset': dataset, 'seed': config.seed},
     )
-    folders.write_json(folder / 'results.json', results)
+    net = report.Net(
+        found,
+        model,
+        method=name.rsplit('-', 1)[0],
+        adversarial=runs.adversarial(config.checkpoint, name),
+        attacks=sentences(found.names, entry),
+    )
+    comparison = report.Comparison(
+        {name: net},
+        images,
+        test.labels,
+        test.class_names,
+        eps=eps if entry.goal == 'minimum norm' else None,
+        about=about,
+    )
     write_verdicts(folder / 'verdicts.csv', found, test.labels)
-    shown = examples_of([(name, model)], [found], test)
-    page.write(folder / 'report.html', results, shown)
+    results = report.write(comparison, folder)
     results['folder'] = str(folder)
     return results
 
@@ -303,7 +280,7 @@ def cli(arguments: Sequence[str]) -> None:
     print(
         f'\nAccuracy of {net["name"]} on {net["examples"]} test images of '
         f'{results["dataset"]}, {threat["norm"]} perturbations of at most '
-        f'{threat["eps"]:.4g}:\n\n{table(results)}\n'
+        f'{threat["eps"]:.4g}:\n\n{report.table(results)}\n'
     )
     if 'distance' in net:
         distance = net['distance']

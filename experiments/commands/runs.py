@@ -53,6 +53,20 @@ def trained(
     return training.restore(run / name, model), name
 
 
+def adversarial(run: Path, net: str) -> bool | None:
+    """Whether a network of a run was trained against an adversary.
+
+    The results of the run say it; None where there are none. The published weights
+    (.npz) are those of adversarial training.
+    """
+    if run.suffix == '.npz':
+        return True
+    record = run / 'results.json'
+    nets = json.loads(record.read_text())['nets'] if record.exists() else []
+    known = {each['method']: each.get('adversarial') for each in nets}
+    return known.get(net.rsplit('-', 1)[0], known.get(net))
+
+
 def _held_out(folder: Path) -> float:
     """The best robust accuracy on held-out images, by which networks are chosen."""
     log = folder / 'metrics.jsonl'

@@ -34,15 +34,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import attacks, balls, data, evaluation, losses, training
+from advjax import attacks, balls, data, evaluation, losses, report, training
 from advjax.balls import Ball
-from advjax.evaluation import page
 from advjax.training.result import write_log
 from advjax.types import LogitsFn
 from experiments.commands import choices, fitting, recipes
 from experiments.commands.configuration import Config, complete
 from experiments.commands.fitting import Trained
-from experiments.commands.reporting import examples_of, proofs, table
 from experiments.frame import datasets, flags, folders, measures, process, record
 
 
@@ -139,26 +137,25 @@ def outside_checks(
     ]
 
 
-def describe(
+def described(
     net: Trained,
     found: evaluation.Evaluation,
     curve: evaluation.Curve,
     named: dict[str, Any],
-) -> dict[str, Any]:
-    """One network's part of ``results.json``."""
-    summary = found.summary()
-    for row in summary['attacks']:
-        row['description'] = named[row['name']][1]
-    return {
-        'name': net.name,
-        'method': net.method,
-        'description': choices.METHODS[net.method].words,
-        **summary,
-        'curve': {'eps': curve.eps.tolist(), 'accuracy': curve.accuracy.tolist()},
-        'history': list(net.fit.history),
-        'train_seconds': net.fit.seconds,
-        'events': list(net.fit.events),
-    }
+) -> report.Net:
+    """One network as it is reported."""
+    return report.Net(
+        found,
+        net.logits_fn,
+        method=net.method,
+        adversarial=net.fit.adversarial,
+        description=choices.METHODS[net.method].words,
+        attacks={name: words for name, (_, words) in named.items()},
+        curve=curve,
+        history=net.fit.history,
+        train_seconds=net.fit.seconds,
+        events=net.fit.events,
+    )
 
 
 def main(
@@ -179,13 +176,12 @@ def main(
     first = jax.process_index() == 0
     trained = fitting.networks(config, sets, ball, folder, progress)
 
-    found, nets, extra = [], [], []
+    nets, extra = {}, []
     for net in trained:
         e, curve = examine(
             net.logits_fn, sets.test, named, ball, key, progress and first
         )
-        found.append(e)
-        nets.append(describe(net, e, curve, named))
+        nets[net.name] = described(net, e, curve, named)
         extra.append(outside_checks(net.logits_fn, e, sets.test, named, key))
     merged = [
         {**a, **{k: sum(part[i][k] for part in extra) for k in ('checked', 'failed')}}
@@ -193,46 +189,26 @@ def main(
     ]
     images = datasets.about_images(config.dataset)
     title = config.dataset + (f' ({images})' if images else '')
-    results = record.envelope(
-        f'{title}: {" and ".join(net.name for net in trained)}',
+    about = record.envelope(
+        f'{title}: {" and ".join(nets)}',
         config,
         command,
         time.monotonic() - began,
-        {
-            'dataset': config.dataset,
-            'images': images,
-            'class_names': list(sets.test.class_names),
-            'threat_model': {
-                'norm': type(ball).__name__,
-                'eps': config.eps,
-                'bounds': list(ball.bounds),
-            },
-            'seed': config.seed,
-            'nets': nets,
-            'proofs': proofs(found, ball, merged),
-        },
+        {'dataset': config.dataset, 'images': images, 'seed': config.seed},
     )
-    if first:
-        write(folder, results, trained, found, sets.test)
-    return results
-
-
-def write(
-    folder: Path,
-    results: dict[str, Any],
-    trained: list[Trained],
-    found: list[evaluation.Evaluation],
-    test: data.Dataset,
-) -> None:
-    """Leaves the figures, the log and the page in the folder of the run."""
-    folders.write_json(folder / 'results.json', results)
+    comparison = report.Comparison(
+        nets,
+        np.asarray(data.to_float(sets.test.images)),
+        sets.test.labels,
+        sets.test.class_names,
+        about=about,
+        checks=merged,
+    )
+    if not first:
+        return comparison.results()
     log = {net.method: net.fit.history for net in trained}
     write_log(folder, [{'net': name, **row} for name, h in log.items() for row in h])
-    page.write(
-        folder / 'report.html',
-        results,
-        examples_of([(net.name, net.logits_fn) for net in trained], found, test),
-    )
+    return report.write(comparison, folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,7 +273,7 @@ def say(results: dict[str, Any], folder: Path, recipe: recipes.Recipe | None) ->
     print(
         f'\nAccuracy on {results["nets"][0]["examples"]} test images of '
         f'{results["dataset"]}{images}, {threat["norm"]} perturbations of at most '
-        f'{threat["eps"]:.4g}:\n\n{table(results)}\n'
+        f'{threat["eps"]:.4g}:\n\n{report.table(results)}\n'
     )
     if recipe is not None:
         print(f'{recipe.source}, in per cent: {recipes.figures(recipe)}.\n')

@@ -113,7 +113,7 @@ def picture(title: str, caption: str, draw: Callable[[float], Any]) -> Picture:
       title: a line above it.
       caption: what it shows, for readers new to the field.
       draw: width in inches -> matplotlib figure, called for wide and narrow windows;
-        ``advjax.charts`` and ``advjax.plots`` have the charts.
+        ``advjax.report.charts`` has the charts.
     """
     return Picture(title, caption, draw)
 

@@ -2,23 +2,20 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from advjax.evaluation import page
+from advjax.report import layout, words
 from experiments.frame.findings import TAGS, band_text, measured_text
-
-WIDTHS = (page.WIDE, page.NARROW)
-"""Inches; a chart that is merely scaled down to a phone cannot be read."""
 
 
 def _cell(value: Any) -> str:
     """A number as short as its size allows, or a text."""
     if value is None:
-        return page.DASH
+        return words.DASH
     if isinstance(value, bool):
         return 'yes' if value else 'no'
     if isinstance(value, int):
-        return page.integer(value)
+        return words.integer(value)
     return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
@@ -26,16 +23,8 @@ def _cell(value: Any) -> str:
 def _templates() -> Any:
     import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, ''),
-        autoescape=True,
-        lstrip_blocks=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(
-        band=band_text, measured=measured_text, cell=_cell, duration=page.duration
-    )
+    environment = layout.templates(__package__, undefined=jinja2.StrictUndefined)
+    environment.filters.update(band=band_text, measured=measured_text, cell=_cell)
     return environment
 
 
@@ -45,14 +34,27 @@ def count(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {kind: sum(c['verdict'] == kind for c in claims) for kind in kinds}
 
 
-def render(
-    results: Mapping[str, Any], pictures: Sequence[tuple[str, str, Sequence[str]]]
-) -> str:
+class StudyPage(NamedTuple):
+    """The page of a study, for ``report.write``; the fields are those of ``render``."""
+
+    figures: Mapping[str, Any]
+    pictures: Sequence[tuple[str, str, str]]
+
+    def results(self) -> Mapping[str, Any]:
+        """What ``results.json`` holds."""
+        return self.figures
+
+    def html(self) -> str:
+        """The page."""
+        return render(self.figures, self.pictures)
+
+
+def render(results: Mapping[str, Any], pictures: Sequence[tuple[str, str, str]]) -> str:
     """Returns the page of one study.
 
     Args:
       results: what ``results.json`` holds.
-      pictures: (title, caption, SVG for each of ``WIDTHS``).
+      pictures: (title, caption, HTML of the charts).
     """
     return (
         _templates()
@@ -61,7 +63,7 @@ def render(
             data=results,
             counts=count(results['claims']),
             pictures=pictures,
-            style=page.style(),
+            style=layout.style(),
             tags=TAGS,
         )
     )
@@ -79,7 +81,7 @@ def scoreboard(studies: Sequence[Mapping[str, Any]]) -> str:
         .render(
             studies=[{**s, 'counts': count(s['claims'])} for s in studies],
             counts=count([c for s in studies for c in s['claims']]),
-            style=page.style(),
+            style=layout.style(),
             tags=TAGS,
         )
     )

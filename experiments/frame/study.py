@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from advjax import drawing, files
+from advjax import report
 from experiments import catalogue
 from experiments.frame import flags, folders, page, process, record
 from experiments.frame.findings import Findings, text_of
@@ -115,14 +115,8 @@ def execute(
         'tables': [t._asdict() for t in found.tables],
     }
     results = record.envelope(study.title, config, command, seconds, content)
-    drawn = [
-        (p.title, p.caption, [drawing.to_svg(p.draw(w)) for w in page.WIDTHS])
-        for p in found.pictures
-    ]
-    files.write_text(folder / 'report.html', page.render(results, drawn))
-    # Last: whoever finds the results may rely on the page.
-    folders.write_json(folder / 'results.json', results)
-    return results
+    drawn = [(p.title, p.caption, report.panel(p.draw)) for p in found.pictures]
+    return report.write(page.StudyPage(results, drawn), folder)
 
 
 def cli(study: Study, arguments: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advjax import charts
+from advjax.report import charts
 from experiments.commands.compare_methods.methods import Row
 from experiments.frame.findings import Claim, Picture, Table, claim, picture, table
 

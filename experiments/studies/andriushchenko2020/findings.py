@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from advjax import charts, training
-from advjax.charts import Axis, Line
+from advjax import training
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from experiments.frame.findings import claim, picture, table
 from experiments.studies.andriushchenko2020.networks import ALIGNED, FGSM
 

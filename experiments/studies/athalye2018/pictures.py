@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from advjax import charts
+from advjax.report import charts
 from experiments.frame.findings import Picture, picture
 from experiments.studies.athalye2018.measured import FACTORS, Figures
 

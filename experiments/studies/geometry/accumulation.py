@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from advjax import charts, geometry
-from advjax.charts import Axis, Line
+from advjax import geometry
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from experiments.frame.findings import Findings, claim, picture, table
 from experiments.frame.two_classes import Pair
 from experiments.frame.work import Work

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import attacks, balls, charts, geometry, losses
-from advjax.charts import Axis
+from advjax import attacks, balls, geometry, losses
+from advjax.report import charts
+from advjax.report.charts import Axis
 from advjax.types import LogitsFn
 from experiments.frame.findings import Findings, claim, picture, table
 from experiments.frame.work import Work

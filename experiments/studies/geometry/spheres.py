@@ -9,8 +9,9 @@ import numpy as np
 import optax
 from scipy import optimize
 
-from advjax import attacks, balls, charts, models, training, zoo
-from advjax.charts import Axis, Line
+from advjax import attacks, balls, models, training, zoo
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from advjax.types import LogitsFn
 from experiments.frame.findings import Claim, Findings, claim, picture, table
 from experiments.frame.work import Work

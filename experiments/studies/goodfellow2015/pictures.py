@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import attacks, charts, linf, plots
-from advjax.charts import Axis, Line
+from advjax import attacks, linf
 from advjax.evaluation.verify import logits_of
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from experiments.frame.findings import Picture, picture
 from experiments.studies.goodfellow2015 import linear
 from experiments.studies.goodfellow2015.deep import Net
@@ -84,7 +85,9 @@ def weights(found: dict[str, Any], shape: tuple[int, ...]) -> Picture:
             'images': centred(images),
             'captions': list(captions.values()),
         }
-        return plots.adversarial_grid([row], width=width, columns=5 if width > 6 else 3)
+        return charts.adversarial_grid(
+            [row], width=width, columns=5 if width > 6 else 3
+        )
 
     return picture(
         'Weights of the logistic regressions (figure 2)',
@@ -146,7 +149,7 @@ def examples(
     ]
 
     def draw(width):
-        return plots.adversarial_grid(rows, width=width, columns=8 if width > 6 else 4)
+        return charts.adversarial_grid(rows, width=width, columns=8 if width > 6 else 4)
 
     return picture(
         'Fast gradient sign examples',
@@ -167,7 +170,9 @@ def filters(naive: Net, trained: Net, shape: tuple[int, ...]) -> Picture:
         rows.append({'title': title, 'images': centred(chosen)})
 
     def draw(width):
-        return plots.adversarial_grid(rows, width=width, columns=12 if width > 6 else 6)
+        return charts.adversarial_grid(
+            rows, width=width, columns=12 if width > 6 else 6
+        )
 
     return picture(
         'Weights of the first maxout layer (figure 3)',
@@ -253,7 +258,7 @@ def fooling(images: np.ndarray, rates: np.ndarray) -> Picture:
             'images': shown(images, -3, 3),
             'captions': [f'{c}: {100 * r:.0f} %' for c, r in enumerate(rates)],
         }
-        return plots.adversarial_grid(
+        return charts.adversarial_grid(
             [row], width=width, columns=10 if width > 6 else 5
         )
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from advjax import charts, plots
-from advjax.charts import Axis, Line
 from advjax.data import Dataset
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from experiments.frame.findings import Picture, picture
 from experiments.studies.ilyas2019 import gaussian
 from experiments.studies.ilyas2019.learning import Score, det
@@ -41,7 +41,7 @@ def examples(made: Mapping[str, Dataset], eps: float, count: int = 10) -> Pictur
             {**r, 'images': r['images'][:columns], 'captions': r['captions'][:columns]}
             for r in rows
         ]
-        return plots.adversarial_grid(shown, width=width, columns=columns)
+        return charts.adversarial_grid(shown, width=width, columns=columns)
 
     return picture(
         'The data sets (figures 1 and 2)',

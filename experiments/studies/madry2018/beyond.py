@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from advjax import attacks, balls, charts, evaluation
-from advjax.charts import Axis, Line
+from advjax import attacks, balls, evaluation
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from advjax.types import LogitsFn
 from experiments.frame.findings import Findings, claim, picture
 from experiments.frame.work import Work

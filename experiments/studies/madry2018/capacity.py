@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from advjax import attacks, charts, data, losses, models, training
+from advjax import attacks, data, losses, models, training
 from advjax.balls import Ball
-from advjax.charts import Axis, Line
 from advjax.data import Dataset
 from advjax.models import Model
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from advjax.types import LogitsFn
 from experiments.frame import measures
 from experiments.frame.findings import Findings, claim, picture, table

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from advjax import plots
+from advjax.report import charts
 from advjax.types import LogitsFn
 from experiments.frame.findings import Findings, claim, picture
 
@@ -70,7 +70,7 @@ def findings(found: Mapping[str, np.ndarray]) -> Findings:
             grey = 0.5 + 0.5 * weights / np.abs(weights).max()
             rows.append({'title': f'{net} net', 'images': grey})
         columns = 16 if width > 6 else 8
-        return plots.adversarial_grid(rows, width=width, columns=columns)
+        return charts.adversarial_grid(rows, width=width, columns=columns)
 
     caption = 'First-layer filters; grey is zero, white and black the largest weight.'
     return Findings(claims, [picture('What the first layer became', caption, draw)])

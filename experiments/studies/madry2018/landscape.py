@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from advjax import attacks, charts
+from advjax import attacks
 from advjax.balls import Ball
-from advjax.charts import Axis, Line
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from advjax.types import LogitsFn
 from experiments.frame.findings import Claim, Findings, claim, picture
 from experiments.frame.measures import answers

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from advjax import attacks, charts
+from advjax import attacks
 from advjax.balls import Ball
+from advjax.report import charts
 from advjax.types import LogitsFn
 from experiments.frame.findings import Findings, claim, picture
 from experiments.frame.work import Work

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from advjax import attacks, charts, evaluation, losses
+from advjax import attacks, evaluation, losses
 from advjax.balls import Ball
-from advjax.charts import Axis
 from advjax.data import Dataset
+from advjax.report import charts
+from advjax.report.charts import Axis
 from advjax.types import LogitsFn
 from experiments.frame import measures
 from experiments.frame.findings import Findings, claim, picture, table

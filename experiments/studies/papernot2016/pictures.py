@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from advjax import charts
+from advjax.report import charts
 from experiments.frame.findings import picture
 from experiments.studies.papernot2016.measures import ATTACKS, percent
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from advjax import attacks, charts, data, plots
+from advjax import attacks, data
 from advjax.evaluation.verify import logits_of
+from advjax.report import charts
 from advjax.training import Fit
 from experiments.frame import measures
 from experiments.frame.datasets import Sets
@@ -271,7 +272,7 @@ def _examples(fits: Mapping[str, Fit], found: Mapping[str, Found], x: Any) -> An
         'Each image was changed as little as L-BFGS could until the network answered a '
         'class drawn at random. Grey means no change; the largest change of each image '
         'is drawn black or white.',
-        lambda width: plots.adversarial_grid(
+        lambda width: charts.adversarial_grid(
             rows, width=width, columns=8 if width > 6 else 4
         ),
     )

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import certify, charts
+from advjax import certify
 from advjax.evaluation.verify import logits_of
+from advjax.report import charts
 from advjax.training import Fit
 from experiments.frame import nets
 from experiments.frame.datasets import Sets

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from advjax import charts
+from advjax.report import charts
 from advjax.training import Fit
 from experiments.frame.findings import Findings, claim, picture, table
 from experiments.studies.szegedy2014.distortion import (

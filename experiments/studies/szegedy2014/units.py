@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import models, plots
+from advjax import models
+from advjax.report import charts
 from advjax.training import Fit
 from experiments.frame import nets
 from experiments.frame.datasets import Sets
@@ -105,7 +106,7 @@ def findings(config: Any, work: Work, sets: Sets, fits: Mapping[str, Fit]) -> Fi
                 'The test images that excite a unit of the last hidden layer most, and '
                 'those that lie farthest along a random direction of the same layer, '
                 'with their labels.',
-                lambda width, shown=shown: plots.adversarial_grid(
+                lambda width, shown=shown: charts.adversarial_grid(
                     shown, width=width, columns=config.top if width > 6 else 4
                 ),
             )

@@ -5,8 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import attacks, balls, charts, geometry, losses
-from advjax.charts import Axis, Line
+from advjax import attacks, balls, geometry, losses
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from advjax.types import LogitsFn
 from experiments.frame import two_classes
 from experiments.frame.findings import Findings, claim, picture

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from advjax import charts, geometry, plots
-from advjax.charts import Axis, Line
+from advjax import geometry
 from advjax.geometry import Hyperplane
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from experiments.frame.findings import Findings, claim, picture, table
 from experiments.frame.two_classes import Pair, error, margins
 from experiments.frame.work import Work
@@ -226,7 +227,7 @@ def mirrors(path: Path, task: Pair) -> Findings:
         'between them (clipped to the range of pixels for display). All three give the '
         'mirror image the other class, as surely as they gave the image its own. The '
         'nearer the boundary, the less there is to see.',
-        lambda width: plots.adversarial_grid(
+        lambda width: charts.adversarial_grid(
             rows, width=width, columns=8 if width > 8 else 4
         ),
     )

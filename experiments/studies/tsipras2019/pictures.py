@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from advjax import charts, plots
-from advjax.charts import Axis, Line
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from experiments.frame.findings import Picture, picture
 
 PER_CENT = (0.0, 100.0)
@@ -125,7 +125,7 @@ def _grid(rows: list[dict[str, Any]]):
             {k: v if k == 'title' else v[:columns] for k, v in row.items()}
             for row in rows
         ]
-        return plots.adversarial_grid(shown, width=width, columns=columns)
+        return charts.adversarial_grid(shown, width=width, columns=columns)
 
     return draw
 
@@ -196,7 +196,7 @@ def ways(
     ]  # fmt: skip
 
     def draw(width):
-        return plots.adversarial_grid(rows, width=width, columns=8)
+        return charts.adversarial_grid(rows, width=width, columns=8)
 
     return picture(
         'Between an image and its adversarial one (figure 5)',

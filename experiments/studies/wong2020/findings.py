@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from advjax import charts
-from advjax.charts import Axis, Line
+from advjax.report import charts
+from advjax.report.charts import Axis, Line
 from experiments.frame.findings import claim, picture, table
 from experiments.studies.wong2020.networks import FAST, PGD, ZERO
 

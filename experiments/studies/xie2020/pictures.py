@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from advjax import charts
+from advjax.report import charts
 from experiments.frame.findings import picture
 from experiments.studies.xie2020.networks import WORDS, distances
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from advjax import drawing
+from advjax.report import drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advjax import drawing
-from advjax.charts.axes import (
+from advjax.report import drawing
+from advjax.report.charts.axes import (
     PLAIN,
     Axis,
     Line,
