@@ -7,7 +7,7 @@ again in the paper (tags M and m) are shown and gate nothing.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -157,6 +157,16 @@ class Findings(NamedTuple):
     claims: Sequence[Claim]
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
+
+
+def together(parts: Iterable[Findings]) -> Findings:
+    """What the parts of a study found, one after the other."""
+    parts = list(parts)
+    return Findings(
+        [c for part in parts for c in part.claims],
+        [p for part in parts for p in part.pictures],
+        [t for part in parts for t in part.tables],
+    )
 
 
 def text_of(results: Mapping[str, Any]) -> str:

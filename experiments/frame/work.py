@@ -54,30 +54,14 @@ class Work:
         if self.progress:
             print(f'[{time.monotonic() - self._began:6.1f} s] {text}', flush=True)
 
-    def sets(
-        self,
-        dataset: str,
-        *,
-        train_images: int | None = None,
-        test_images: int | None = None,
-        held_out: int | None = None,
-    ) -> Sets:
+    def sets(self, dataset: str, **parts: int | None) -> Sets:
         """Loads a data set in three parts; digits where MNIST is missing.
 
         Args:
           dataset: as in ``advjax.data.load``.
-          train_images: only this many random images to train on.
-          test_images: only this many random images to test on.
-          held_out: training images kept apart; a tenth, at most 1000, by default.
-
-        Raises:
-          ValueError: for a number of images that is not positive.
+          **parts: ``train_images``, ``test_images``, ``held_out``; see
+            ``datasets.load``.
         """
-        parts = {
-            'train_images': train_images,
-            'test_images': test_images,
-            'held_out': held_out,
-        }
         try:
             return datasets.load(dataset, **parts)
         except data.DatasetNotFound as error:

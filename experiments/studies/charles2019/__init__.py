@@ -35,7 +35,7 @@ all studies share.
 import dataclasses
 
 from experiments.frame import two_classes
-from experiments.frame.findings import Findings
+from experiments.frame.findings import Findings, together
 from experiments.frame.study import define
 from experiments.frame.work import Work
 from experiments.studies.charles2019 import relu, separators
@@ -83,11 +83,7 @@ def run(config: Config, work: Work) -> Findings:
         relu.homogeneous(work, task, networks, config.directions),
         relu.transfer(work, task, planes, networks, config.eps),
     ]
-    return Findings(
-        [c for part in parts for c in part.claims],
-        [p for part in parts for p in part.pictures],
-        [t for part in parts for t in part.tables],
-    )
+    return together(parts)
 
 
 STUDY = define(

@@ -37,7 +37,7 @@ all studies share.
 import dataclasses
 
 from experiments.frame import nets, two_classes
-from experiments.frame.findings import Findings
+from experiments.frame.findings import Findings, together
 from experiments.frame.study import define
 from experiments.frame.work import Work
 from experiments.studies.geometry import accumulation, networks, spheres
@@ -100,11 +100,7 @@ def run(config: Config, work: Work) -> Findings:
         networks.distances(work, named, x, y, eps, config.search),
         networks.slices(work, named, x, y, eps, config.grid),
     ]
-    return Findings(
-        [c for part in parts for c in part.claims],
-        [p for part in parts for p in part.pictures],
-        [t for part in parts for t in part.tables],
-    )
+    return together(parts)
 
 
 STUDY = define(

@@ -53,7 +53,7 @@ from advjax import balls, models, training, zoo
 from advjax.types import LogitsFn
 from experiments.frame import nets
 from experiments.frame.datasets import Sets
-from experiments.frame.findings import Findings
+from experiments.frame.findings import Findings, together
 from experiments.frame.study import define
 from experiments.frame.work import Work
 from experiments.studies.madry2018 import (
@@ -245,11 +245,7 @@ def run(config: Config, work: Work) -> Findings:
     )
 
     parts.append(filters.findings(filters.measure(both)))
-    return Findings(
-        claims=[c for part in parts for c in part.claims],
-        pictures=[p for part in parts for p in part.pictures],
-        tables=[t for part in parts for t in part.tables],
-    )
+    return together(parts)
 
 
 STUDY = define(

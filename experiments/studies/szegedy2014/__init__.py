@@ -45,7 +45,7 @@ all studies share.
 
 import dataclasses
 
-from experiments.frame.findings import Findings
+from experiments.frame.findings import Findings, together
 from experiments.frame.study import define
 from experiments.frame.work import Work
 from experiments.studies.szegedy2014 import distortion, networks, norms, transfer, units
@@ -113,11 +113,7 @@ def run(config: Config, work: Work) -> Findings:
         norms.findings(config, work, sets, fits, found, x, y),
         units.findings(config, work, sets, fits),
     ]
-    return Findings(
-        claims=[c for r in reports for c in r.claims],
-        pictures=[p for r in reports for p in r.pictures],
-        tables=[t for r in reports for t in r.tables],
-    )
+    return together(reports)
 
 
 STUDY = define(

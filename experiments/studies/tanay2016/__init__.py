@@ -52,7 +52,7 @@ from advjax import balls, training, zoo
 from advjax.types import LogitsFn
 from experiments.frame import nets, two_classes
 from experiments.frame.datasets import Sets
-from experiments.frame.findings import Findings
+from experiments.frame.findings import Findings, together
 from experiments.frame.study import define
 from experiments.frame.work import Work
 from experiments.studies.tanay2016 import necessary, networks, path, tilting
@@ -99,11 +99,7 @@ def run(config: Config, work: Work) -> Findings:
         necessary.findings(work, task, config.eps, config.level, config.images),
         networks.findings(work, trained(config, work, sets), x, y, eps, task),
     ]
-    return Findings(
-        [c for part in parts for c in part.claims],
-        [p for part in parts for p in part.pictures],
-        [t for part in parts for t in part.tables],
-    )
+    return together(parts)
 
 
 def trained(config: Config, work: Work, sets: Sets) -> dict[str, LogitsFn]:
