@@ -126,10 +126,12 @@ COMMANDS = (
         0.5,
     ),
     _command('recipes', 'lists the published settings that train --recipe knows', 0),
-    _command('attack', 'puts any attack of the catalogue to a trained network', 0.5),
+    _command(
+        'attack', 'attacks a trained network with any attack of the catalogue', 0.5
+    ),
     _command(
         'compare_methods',
-        'every training method on one network and one budget, put to AutoAttack',
+        'every training method on one network and one budget, under AutoAttack',
         37,
     ),
     _command(

@@ -95,7 +95,7 @@ def test_communication_of_two_devices():
     assert cut['collectives']['all-gather'] >= 1
     assert cut['held_bytes'] < 0.6 * everywhere['held_bytes']
     text = training_cost.scaling_table(figures)
-    assert '2 devices, everywhere' in text
+    assert '2 devices, replicated' in text
     assert 'met' in text
 
 

@@ -44,7 +44,7 @@ class Config:
         'all'
     )
     """The loop against the bare gradient, each attack, AutoAttack as a whole, a step of
-    adversarial training, or what it makes several devices say to each other."""
+    adversarial training, or its communication between devices."""
     weights: Path | None = None
     """Weights of Wong et al. 2020 (.npz) for the attacks; random ones without."""
     images: int = 1000

@@ -1,4 +1,4 @@
-"""What a step of adversarial training costs beyond its gradients, and what it says.
+"""The cost of a step of adversarial training: beyond its gradients, and to communicate.
 
 Called by ``python -m experiments benchmark --suite training`` and ``--suite scaling``.
 The step is the very program that ``training.fit`` runs, from the rows of indices to the
@@ -13,8 +13,8 @@ new weights, without augmentation.
                    that is inside the attack                            goal 0
     bytes          what one device gets from collectives in one step, over the bytes of
                    the parameters; time on forced devices would say nothing. The
-                   gradient is summed once; weights that are cut are gathered once
-                   besides                             goal <= 1.05, where cut 2.05
+                   gradient is summed once; sharded weights are gathered once more
+                                                       goal <= 1.05, sharded 2.05
 """
 
 import dataclasses
@@ -252,7 +252,7 @@ def training_table(figures: dict[str, Any]) -> str:
 
 
 def communication(case: Case, steps: int, cut_weights: bool) -> dict[str, Any]:
-    """What the step compiled for all devices there are says, and what each holds."""
+    """Collectives of the step on all devices, and the bytes that each device holds."""
     place = sharding.placement(case.batch, cut_weights=cut_weights)
     state = _abstract(case)
     state = jax.tree.map(
@@ -332,7 +332,7 @@ def scaling_table(figures: dict[str, Any]) -> str:
     for net, rows in figures.items():
         lines.append(net)
         for row in rows:
-            weights = 'cut' if row['cut_weights'] else 'everywhere'
+            weights = 'sharded' if row['cut_weights'] else 'replicated'
             name = f'  {row["devices"]} devices, {weights}'
             share = row['bytes'] / row['parameter_bytes']
             goal = 2.05 if row['cut_weights'] else 1.05

@@ -105,7 +105,7 @@ class Config:
     on_failure: Literal['restart', 'rollback', 'continue'] = 'restart'
     """After catastrophic overfitting or collapse: next seed, or back to the best."""
     cut_weights: bool = False
-    """On several devices cut weights and the optimizer's state over them, too."""
+    """Shard the weights and the optimizer's state over the devices, too."""
 
 
 @dataclasses.dataclass(frozen=True)

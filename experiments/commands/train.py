@@ -45,7 +45,7 @@ from experiments.frame import datasets, flags, folders, measures, process, recor
 
 
 def build_attacks(config: Config, ball: Ball, classes: int) -> dict[str, Any]:
-    """The attacks that all networks are put to, with a sentence each."""
+    """The attacks on every network, with a sentence each."""
     steps, restarts = config.strong_steps, config.restarts
     strong = attacks.pgd(ball, steps, rate=config.strong_rate)
     aimed = attacks.pgd(ball, 20, loss=losses.dlr)

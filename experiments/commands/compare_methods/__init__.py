@@ -5,11 +5,11 @@
 
 All methods train the same small network (``zoo.fast_mnist`` at half its widths; AdvProp
 the same with split batch normalisation) with the same Adam, the same triangular
-learning rate, and the same number of gradient evaluations, which are counted, not
-declared: who needs six for an update makes a sixth of the updates of standard training.
-The radius grows from 0 over the first part of every training against an adversary.
-Each network is then put to PGD-50 and to the whole of AutoAttack, and a method that
-withstands neither has the reason in its row.
+learning rate, and the same number of gradient evaluations, which are counted in
+the compiled program: a method that needs six per update makes a sixth of the updates of
+standard training. The radius grows from 0 over the first part of every training against
+an adversary. PGD-50 and all of AutoAttack then attack each network, and the row of a
+method that withstands neither says why.
 
 Radius and budget were chosen by the held-out accuracy of PGD-AT alone (87 % under
 PGD-10 at 0.3 after five epochs); no method was compared with another, and no test

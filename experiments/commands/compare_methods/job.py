@@ -140,7 +140,7 @@ def seconds_per_epoch(history: Any) -> float:
 
 
 def adversaries(config: Any, classes: int) -> dict[str, Attack]:
-    """What every network is put to, one after the other."""
+    """The attacks on every network, by name."""
     ball = setting_of(config).ball
     pgd = attacks.pgd(ball, config.pgd_steps, rate=1 / 30)
     whole = attacks.autoattack(
