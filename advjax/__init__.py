@@ -8,8 +8,8 @@
 
 The rooms: ``attacks`` (searches for the worst input in a ball), ``training``
 (methods, the pure step, the loop), ``evaluation`` (verified robust accuracy),
-``models`` and ``zoo`` (networks), ``data``; and the vocabulary they share:
-``types``, ``balls``, ``losses``, ``keys``.
+``report`` (pages and charts), ``models`` and ``zoo`` (networks), ``data``; and the
+vocabulary they share: ``types``, ``balls``, ``losses``, ``keys``.
 """
 
 import importlib
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from advjax import masks as masks
     from advjax import models as models
     from advjax import projections as projections
+    from advjax import report as report
     from advjax import sharding as sharding
     from advjax import testing as testing
     from advjax import training as training
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 
 _ROOMS = (
     'attacks', 'balls', 'certify', 'data', 'defenses', 'evaluation', 'features', 'files',
-    'geometry', 'keys', 'losses', 'masks', 'models', 'projections', 'sharding', 'testing',
-    'training', 'types', 'zoo',
+    'geometry', 'keys', 'losses', 'masks', 'models', 'projections', 'report', 'sharding',
+    'testing', 'training', 'types', 'zoo',
 )  # fmt: skip
 _BALLS = ('l0', 'l1', 'l2', 'linf')
 

@@ -1,48 +1,43 @@
-"""Lists what can be run: ``python -m experiments``."""
+"""Lists what can be run, and runs it: ``python -m experiments [NAME [flags]]``."""
 
 import sys
 from collections.abc import Sequence
 
-from experiments import studies
-
-COMMANDS = {
-    'train': 'trains a network normally and adversarially, attacks both, shows it',
-    'recipes': 'lists the published settings that train --recipe knows',
-    'attack': 'puts any attack of the catalogue to a trained network',
-    'compare_methods': 'trains every method on one network and one budget',
-    'benchmark': 'measures speed against the bare gradient',
-    'reproduce': 'runs all studies and writes the scoreboard',
-}
+from experiments import catalogue
 
 
 def listing() -> str:
-    """Every command with a line, and what each study costs on two CPU cores."""
-    found = [studies.load(name) for name in studies.NAMES]
-    minutes = sum(study.minutes for study in found)
-    rows = [(f'python -m experiments.{name}', '', line) for name, line in
-            COMMANDS.items()]  # fmt: skip
-    rows += [
-        (f'python -m experiments.{s.name}', f'{s.minutes:g} min', s.line) for s in found
+    """Every command and study with a line, and what it costs on two CPU cores."""
+    every = (*catalogue.COMMANDS, *catalogue.STUDIES)
+    rows = [
+        (f'python -m experiments {e.name}', _cost(e.minutes), e.line) for e in every
     ]
     wide = [max(len(row[i]) for row in rows) for i in range(2)]
     lines = [f'{a:<{wide[0]}}  {b:>{wide[1]}}  {c}' for a, b, c in rows]
-    lines.insert(len(COMMANDS), '')
-    return '\n'.join([*lines, '', f'All studies: about {minutes:.0f} minutes.'])
+    lines.insert(len(catalogue.COMMANDS), '')
+    return '\n'.join([*lines, '', 'Flags of each: python -m experiments NAME --help'])
+
+
+def _cost(minutes: float) -> str:
+    return f'{minutes:g} min' if minutes else 'at once'
 
 
 def main(words: Sequence[str]) -> None:
-    """Prints the list, and says where it is if a name was to be run like this."""
-    if words and words[0] not in ('-h', '--help'):
-        names = [*COMMANDS, *studies.NAMES]
-        sys.exit(
-            f'error: python -m experiments takes no arguments, got {words[0]!r}: '
-            + (
-                f'type python -m experiments.{words[0]}'
-                if words[0] in names
-                else f'what there is: {", ".join(names)}'
-            )
-        )
-    print(listing())
+    """Prints the list, or runs what is named; an error is one line."""
+    if not words or words[0] in ('-h', '--help'):
+        print(listing())
+        return
+    name, *arguments = words
+    try:
+        module = catalogue.entry(name).load()
+        if hasattr(module, 'STUDY'):
+            from experiments.frame import study
+
+            study.cli(module.STUDY, arguments)
+        else:
+            module.cli(arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

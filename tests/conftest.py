@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import common
+from experiments.frame import process
 
-common.use_compilation_cache()
+process.use_compilation_cache()
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 ROOT = Path(__file__).parent.parent

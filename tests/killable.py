@@ -15,11 +15,11 @@ import optax
 
 from advjax import data, training, zoo
 from advjax.training import loop
-from experiments import common
+from experiments.frame import process
 
 
 def run(directory):
-    common.use_compilation_cache()
+    process.use_compilation_cache()
     train, held_out = data.split_held_out(data.load('digits', 'train'), 100, 0)
     return training.fit(
         training.fast(0.15),

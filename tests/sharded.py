@@ -24,7 +24,8 @@ import optax
 
 from advjax import attacks, data, evaluation, models, sharding, training, zoo
 from advjax.training import loop
-from experiments import common, hlo
+from experiments.benchmarks import hlo
+from experiments.frame import process
 
 METHODS = {
     'fast': lambda: training.fast(0.15),
@@ -131,7 +132,7 @@ def verdicts(plan):
 
 
 if __name__ == '__main__':
-    common.use_compilation_cache()
+    process.use_compilation_cache()
     if PLAN.get('processes', 1) > 1:
         jax.distributed.initialize(
             f'127.0.0.1:{PLAN["port"]}',

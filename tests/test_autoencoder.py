@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from advjax import models, training, zoo
+from experiments.studies.szegedy2014.autoencoder import sparse_autoencoder
 
 KEY = jax.random.key(0)
 
@@ -14,7 +15,7 @@ KEY = jax.random.key(0)
 @pytest.fixture(scope='module')
 def auto():
     """A small autoencoder, its parameters, and images."""
-    model = zoo.sparse_autoencoder((3, 3, 1), 4, units=5, sparsity=0.2, weight=1.5)
+    model = sparse_autoencoder((3, 3, 1), 4, units=5, sparsity=0.2, weight=1.5)
     params, state = model.init(KEY)
     return model, params, state, jax.random.uniform(KEY, (6, 3, 3, 1))
 
@@ -89,7 +90,7 @@ def test_sparsity_pulls_the_mean_activation():
     go = jax.jit(training.step)
     means = []
     for sparsity in (0.05, 0.3):
-        model = zoo.sparse_autoencoder((3, 3, 1), 2, 6, sparsity, weight=30.0)
+        model = sparse_autoencoder((3, 3, 1), 2, 6, sparsity, weight=30.0)
         state = training.create(model, optax.adam(5e-2), KEY)
         for _ in range(150):
             state, _ = go(method, state, batch, KEY)
@@ -106,7 +107,7 @@ def test_sparsity_pulls_the_mean_activation():
 def test_autoencoder_refuses(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=name):
-        zoo.sparse_autoencoder((3, 3, 1), 2, **wrong)
+        sparse_autoencoder((3, 3, 1), 2, **wrong)
 
 
 @pytest.mark.parametrize(

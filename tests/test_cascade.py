@@ -214,9 +214,9 @@ SCRIPT = """
 import sys
 import jax, numpy as np
 from advjax.evaluation import accuracy
-from experiments import common
+from experiments.frame import process
 from tests import test_cascade as t
-common.use_compilation_cache()
+process.use_compilation_cache()
 t.accuracy.ProgressFile.__init__ = t._eager(t.accuracy.ProgressFile)
 made, original = [], accuracy._attack
 def counted(*args):

@@ -21,7 +21,6 @@ PARTS = {
     'diverse',
     'ensemble',
     'eot',
-    'fooling_images',
     'from_prediction',
     'goal',
     'gradients',

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from advjax import charts, drawing
-from advjax.charts import Axis, Line
+from advjax.report import charts, drawing
+from advjax.report.charts import Axis, Line
 
 CHARTS = {
     'lines': (

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from advjax import attacks, balls, training
-from experiments import compare_methods, study
-from experiments.compare_methods import job, methods, tables, workers
-from experiments.compare_methods.counting import gradient_evaluations
-from experiments.compare_methods.methods import ROWS, Setting, chosen
+from experiments.commands import compare_methods
+from experiments.commands.compare_methods import job, methods, tables, workers
+from experiments.commands.compare_methods.counting import gradient_evaluations
+from experiments.commands.compare_methods.methods import ROWS, Setting, chosen
+from experiments.frame import study
 
 BALL = balls.linf(0.3)
 SMOKE = compare_methods.STUDY.presets['smoke']

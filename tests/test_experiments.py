@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import attack, benchmark, common, train
+from experiments.benchmarks import attack_cost, loop
+from experiments.benchmarks import command as benchmark
+from experiments.commands import attack, train
+from experiments.frame import folders, measures
 
 ROOT = Path(__file__).parent.parent
 SMALL = train.Config(epochs=2, test_images=40, attack_steps=2, restarts=2, held_out=60)
@@ -75,18 +78,18 @@ def test_the_same_command_again_gives_the_same_figures(run):
 def test_another_configuration_in_that_folder_is_refused(run):
     _, folder = run
     other = dataclasses.replace(SMALL, epochs=3)
-    with pytest.raises(common.OtherRunError, match='epochs: 2 there, 3 now'):
+    with pytest.raises(folders.OtherRunError, match='epochs: 2 there, 3 now'):
         train.main(other, folder, fresh=False, progress=False)
 
 
 def test_fresh_deletes_runs_only(tmp_path):
     (tmp_path / 'thesis.tex').write_text('all of it')
-    with pytest.raises(common.OtherRunError, match='not the folder of a run'):
-        common.run_folder(tmp_path, SMALL, fresh=True)
+    with pytest.raises(folders.OtherRunError, match='not the folder of a run'):
+        folders.run_folder(tmp_path, SMALL, fresh=True)
     assert (tmp_path / 'thesis.tex').exists()
-    common.run_folder(tmp_path / 'new', SMALL, fresh=True)
+    folders.run_folder(tmp_path / 'new', SMALL, fresh=True)
     (tmp_path / 'new' / 'left').write_text('over')
-    common.run_folder(tmp_path / 'new', SMALL, fresh=True)
+    folders.run_folder(tmp_path / 'new', SMALL, fresh=True)
     assert not (tmp_path / 'new' / 'left').exists()
 
 
@@ -96,6 +99,7 @@ def test_broken_attacks_would_show_in_the_proofs():
     import numpy as np
 
     from advjax import evaluation, linf
+    from advjax.report.checks import checks_of
     from tests.contract import images, network
 
     x, y = (np.asarray(a) for a in images())
@@ -106,13 +110,12 @@ def test_broken_attacks_would_show_in_the_proofs():
     e = evaluation.evaluate(
         network(), x, y, beyond, jax.random.key(0), ball=linf(0.05), batch_size=6
     )
-    failed = {p['claim'][:40]: p['failed'] for p in train.proofs([e], linf(0.05), [])}
-    assert any(failed.values())
+    assert any(p['failed'] for p in checks_of([e], linf(0.05)))
 
 
 def command(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, '-m', *arguments],
+        [sys.executable, '-m', 'experiments', *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -132,7 +135,7 @@ def test_errors_of_the_command_line_are_one_line(tmp_path):
         (('--epochs', '0'), 'epochs must be an integer >= 1, got 0'),
         (('--held-out', '99999'), '99999'),
     ):
-        out = command('experiments.train', *arguments, *where)
+        out = command('train', *arguments, *where)
         assert out.returncode != 0
         assert words in out.stderr
         assert 'Traceback' not in out.stderr
@@ -140,14 +143,14 @@ def test_errors_of_the_command_line_are_one_line(tmp_path):
 
 def test_a_read_only_folder_is_one_line(tmp_path):
     (tmp_path / 'file').write_text('')
-    out = command('experiments.train', '--directory', str(tmp_path / 'file' / 'x'))
+    out = command('train', '--directory', str(tmp_path / 'file' / 'x'))
     assert out.returncode != 0
     assert 'Traceback' not in out.stderr
     assert 'file' in out.stderr
 
 
 def test_help_names_every_setting():
-    out = command('experiments.train', '--help', COLUMNS='200')
+    out = command('train', '--help', COLUMNS='200')
     assert out.returncode == 0
     for field in dataclasses.fields(train.Command):
         assert '--' + field.name.replace('_', '-') in out.stdout
@@ -160,7 +163,7 @@ def test_benchmark_measures_ratios():
         )
     )
     assert all(r['measured'] > 0 for r in figures['loop']['ratios'].values())
-    assert 'goal' in benchmark.table(figures['loop'])
+    assert 'goal' in loop.table(figures['loop'])
 
 
 def test_benchmark_of_autoattack_reports_every_member():
@@ -171,13 +174,13 @@ def test_benchmark_of_autoattack_reports_every_member():
     assert list(ours) == ['standard', 'apgd_ce', 'apgd_t', 'fab_t', 'square']
     whole = ours['standard']['robust_accuracy']
     assert all(whole <= row['robust_accuracy'] for row in ours.values())
-    text = benchmark.benchmark_attacks.autoattack_table(figures['autoattack'])
+    text = attack_cost.autoattack_table(figures['autoattack'])
     assert 'square' in text
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """A short run of experiments.train on digits."""
+    """A short training on digits."""
     folder = tmp_path_factory.mktemp('a run') / 'digits run'
     config = dataclasses.replace(SMALL, method='fast', test_images=None)
     train.main(config, folder, False, False)
@@ -245,13 +248,13 @@ def test_attack_refuses_what_is_no_run(tmp_path):
 
 def test_attack_on_the_command_line(trained):
     out = command(
-        'experiments.attack', '--checkpoint', str(trained), '--attack', 'apgd',
+        'attack', '--checkpoint', str(trained), '--attack', 'apgd',
         '--steps', '3', '--images', '8',
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
     assert 'worst case' in out.stdout
     assert 'Report: ' in out.stdout
-    out = command('experiments.attack', '--checkpoint', str(trained / 'nothing'))
+    out = command('attack', '--checkpoint', str(trained / 'nothing'))
     assert out.returncode != 0
     assert 'Traceback' not in out.stderr
     assert 'checkpoint' in out.stderr
@@ -261,5 +264,5 @@ def test_answers_and_accuracy():
     network = jax.tree_util.Partial(jnp.multiply, jnp.float32(-1.0))
     x = np.array([[3, 1, 2], [1, 2, 3], [2, 3, 1]], np.float32)
     for size in (None, 1, 2, 5):
-        assert common.answers(network, x, size).tolist() == [1, 0, 2]
-    assert common.accuracy(network, x, np.array([1, 1, 2])) == pytest.approx(200 / 3)
+        assert measures.answers(network, x, size).tolist() == [1, 0, 2]
+    assert measures.accuracy(network, x, np.array([1, 1, 2])) == pytest.approx(200 / 3)

@@ -8,12 +8,12 @@ import pytest
 
 from advjax import linf, models, training
 from advjax.data import Dataset, DatasetNotFound
-from experiments import andriushchenko2020, rice2020, wong2020
-from experiments.andriushchenko2020 import findings as curves
-from experiments.andriushchenko2020 import networks
-from experiments.rice2020 import findings as ends
-from experiments.wong2020 import findings as failures
-from experiments.work import Sets
+from experiments.frame.datasets import Sets
+from experiments.studies import andriushchenko2020, rice2020, wong2020
+from experiments.studies.andriushchenko2020 import findings as curves
+from experiments.studies.andriushchenko2020 import networks
+from experiments.studies.rice2020 import findings as ends
+from experiments.studies.wong2020 import findings as failures
 
 KEY = jax.random.key(0)
 

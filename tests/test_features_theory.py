@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage, optimize, stats
 
-from advjax import attacks, balls, features, models, zoo
-from advjax.features import gaussian, saliency
+from advjax import attacks, balls, models, zoo
+from experiments.studies.ilyas2019 import gaussian
+from experiments.studies.tsipras2019 import saliency
+from experiments.studies.tsipras2019.trade_off import TradeOff, trade_off
 
 KEY = jax.random.key(0)
 SPECTRUM = np.array([4.0, 1.0, 0.25])
@@ -232,7 +234,7 @@ def test_refusals_of_radii(eps):
     [(2, 0.9772, 0.0228), (3, 0.99865, 0.00135), (4, 0.99997, 3.2e-5)],
 )
 def test_closed_forms_of_the_averaging_classifier(strength, clean, turned, weak):
-    made = features.trade_off(0.95, strength, weak)
+    made = trade_off(0.95, strength, weak)
     w = made.averaging
     np.testing.assert_allclose(made.accuracy(w), clean, atol=5e-5)
     np.testing.assert_allclose(made.accuracy(w, eps=2 * made.eta), turned, atol=5e-5)
@@ -242,8 +244,8 @@ def test_closed_forms_of_the_averaging_classifier(strength, clean, turned, weak)
 
 
 def test_the_sample_has_the_distribution():
-    made = features.trade_off(0.9, 3.0, 25)
-    draw = jax.jit(features.TradeOff.sample, static_argnums=2)
+    made = trade_off(0.9, 3.0, 25)
+    draw = jax.jit(TradeOff.sample, static_argnums=2)
     x, y = map(np.asarray, draw(made, KEY, 20_000))
     assert x.shape == (20_000, 26)
     assert set(np.unique(y)) == {-1, 1}
@@ -261,10 +263,10 @@ def test_the_sample_has_the_distribution():
 
 
 def test_accuracy_is_that_of_a_sample_for_any_linear_classifier():
-    made = features.trade_off(0.8, 2.0, 20)
-    draw = jax.jit(features.TradeOff.sample, static_argnums=2)
+    made = trade_off(0.8, 2.0, 20)
+    draw = jax.jit(TradeOff.sample, static_argnums=2)
     x, y = draw(made, jax.random.key(1), 40_000)
-    accuracy = jax.jit(features.TradeOff.accuracy)
+    accuracy = jax.jit(TradeOff.accuracy)
     rng = np.random.default_rng(0)
     for trial in range(20):
         w = jnp.asarray(rng.normal(0.2, 1, 21), jnp.float32)
@@ -282,7 +284,7 @@ def test_accuracy_is_that_of_a_sample_for_any_linear_classifier():
 
 
 def test_theorem_2_1_is_never_violated_and_is_tight():
-    made = features.trade_off(0.95, 3.0, 50)
+    made = trade_off(0.95, 3.0, 50)
     rng = np.random.default_rng(2)
     w = rng.normal(0.3, 1, (4000, 51)) * np.where(
         rng.uniform(size=(4000, 51)) < 0.5, 0, 1
@@ -290,7 +292,7 @@ def test_theorem_2_1_is_never_violated_and_is_tight():
     w[:, 0] *= 10 ** rng.uniform(-2, 2, 4000)
     w = jnp.asarray(w, jnp.float32)
     bias = jnp.asarray(rng.normal(size=4000), jnp.float32)
-    accuracy = jax.jit(features.TradeOff.accuracy)
+    accuracy = jax.jit(TradeOff.accuracy)
     clean = accuracy(made, w, bias, 0.0)
     for factor in (2.0, 3.0):
         turned = accuracy(made, w, bias, factor * made.eta)
@@ -310,7 +312,7 @@ def test_theorem_2_1_is_never_violated_and_is_tight():
 )
 def test_refusals_of_trade_off(arguments):
     with pytest.raises(ValueError, match='must'):
-        features.trade_off(*arguments)
+        trade_off(*arguments)
 
 
 # ------------------------------------------------------------------------ saliency
@@ -363,4 +365,4 @@ def test_samples_that_make_no_sense_are_refused():
         gaussian.fit(x, (y + 1) // 2)
     for size in (0, -1):
         with pytest.raises(ValueError, match='size must be an integer >= 1, got'):
-            features.trade_off().sample(jax.random.key(0), size)
+            trade_off().sample(jax.random.key(0), size)

@@ -9,7 +9,8 @@ import pytest
 from scipy import optimize, stats
 
 from advjax import geometry
-from advjax.geometry import concentration, separators, spheres
+from advjax.geometry import separators
+from experiments.studies.geometry import concentration, two_spheres
 
 KEY = jax.random.key(3)
 
@@ -274,13 +275,13 @@ def test_what_cannot_be_separated_is_refused():
 
 
 def test_points_are_uniform_on_the_sphere_and_belong_to_their_key():
-    x = np.asarray(spheres.sample(KEY, 4000, 5, 1.3))
+    x = np.asarray(two_spheres.sample(KEY, 4000, 5, 1.3))
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1.3, rtol=1e-6)
     # (x_1 / R)^2 is Beta(1/2, (n-1)/2).
     share = np.square(x[:, 0] / 1.3)
     assert stats.kstest(share, stats.beta(0.5, 2).cdf).pvalue > 0.01
     assert abs((x[:, 0] > 0).mean() - 0.5) < 0.04
-    np.testing.assert_allclose(x[:10], spheres.sample(KEY, 10, 5, 1.3), atol=1e-6)
+    np.testing.assert_allclose(x[:10], two_spheres.sample(KEY, 10, 5, 1.3), atol=1e-6)
 
 
 LEVELS = [(60, 10, 1.3, 0.7), (60, 30, 1.1, 0.8), (500, 50, 1.6, 0.8)]
@@ -289,29 +290,29 @@ LEVELS = [(60, 10, 1.3, 0.7), (60, 30, 1.1, 0.8), (500, 50, 1.6, 0.8)]
 @pytest.mark.parametrize(('dimension', 'count', 'high', 'low'), LEVELS)
 @pytest.mark.parametrize('radius', [1.0, 1.2])
 def test_errors_of_quadratic_networks(dimension, count, high, low, radius):
-    alphas = spheres.two_levels(dimension, count, high, low)
-    exact = spheres.exact_error(alphas, radius)
-    x = spheres.sample(KEY, 20_000, dimension, radius)
-    answers = np.asarray(jnp.argmax(spheres.quadratic(alphas)(x), axis=1))
+    alphas = two_spheres.two_levels(dimension, count, high, low)
+    exact = two_spheres.exact_error(alphas, radius)
+    x = two_spheres.sample(KEY, 20_000, dimension, radius)
+    answers = np.asarray(jnp.argmax(two_spheres.quadratic(alphas)(x), axis=1))
     found = (answers != (radius > 1)).mean()
     assert abs(found - exact) <= 4 * np.sqrt(exact * (1 - exact) / 20_000) + 1e-4
-    assert abs(spheres.clt_error(alphas, radius) - exact) < 0.06
+    assert abs(two_spheres.clt_error(alphas, radius) - exact) < 0.06
 
 
 def test_a_quadratic_network_within_the_limits_never_errs():
-    alphas = spheres.two_levels(20, 5, 0.99, 1 / 1.3**2 + 0.01)
+    alphas = two_spheres.two_levels(20, 5, 0.99, 1 / 1.3**2 + 0.01)
     for radius in (1.0, 1.3):
-        assert spheres.exact_error(alphas, radius) == 0
-        assert spheres.exact_distance(alphas, radius) == np.inf
-        assert spheres.clt_error(alphas, radius) < 0.06
-    assert spheres.clt_error(np.ones(5)) == 0
+        assert two_spheres.exact_error(alphas, radius) == 0
+        assert two_spheres.exact_distance(alphas, radius) == np.inf
+        assert two_spheres.clt_error(alphas, radius) < 0.06
+    assert two_spheres.clt_error(np.ones(5)) == 0
 
 
 @pytest.mark.parametrize('radius', [1.0, 1.2])
 def test_distance_to_the_nearest_error_of_a_quadratic_network(radius):
     dimension, count = 40, 10
-    alphas = spheres.two_levels(dimension, count, 1.2, 0.65)
-    x = np.float64(spheres.sample(KEY, 4000, dimension, radius))
+    alphas = two_spheres.two_levels(dimension, count, 1.2, 0.65)
+    x = np.float64(two_spheres.sample(KEY, 4000, dimension, radius))
     found = []
     for part in x:
         # Turn the point between its two subspaces until the answer changes.
@@ -322,20 +323,20 @@ def test_distance_to_the_nearest_error_of_a_quadratic_network(radius):
         wrong = (score > 1) == (radius == 1)
         found.append(2 * radius * np.sin(np.abs(turns[wrong] - psi).min() / 2))
     noise = np.std(found) / np.sqrt(len(found))
-    assert spheres.exact_distance(alphas, radius) == pytest.approx(
+    assert two_spheres.exact_distance(alphas, radius) == pytest.approx(
         np.mean(found), abs=4 * noise + 1e-3
     )
 
 
 def test_on_sphere_sees_the_direction_alone():
-    alphas = spheres.two_levels(6, 2, 1.5, 0.5)
-    f = spheres.quadratic(alphas)
-    on = spheres.on_sphere(f, 1.3)
+    alphas = two_spheres.two_levels(6, 2, 1.5, 0.5)
+    f = two_spheres.quadratic(alphas)
+    on = two_spheres.on_sphere(f, 1.3)
     x = jax.random.normal(KEY, (5, 6))
     logits = jax.jit(lambda f, x: f(x))(on, x)
     np.testing.assert_allclose(logits, on(7 * x), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        logits, f(spheres.to_sphere(x, 1.3)), rtol=1e-4, atol=1e-5
+        logits, f(two_spheres.to_sphere(x, 1.3)), rtol=1e-4, atol=1e-5
     )
     gradient = jax.grad(lambda x: on(x)[:, 1].sum())(x)
     np.testing.assert_allclose(jnp.sum(gradient * x, axis=1), 0, atol=1e-4)
@@ -353,7 +354,7 @@ def test_cap_distances_of_the_dossier(measure, limit):
 
 def test_caps_against_sampling():
     dimension, measure = 12, 0.05
-    x = np.asarray(spheres.sample(KEY, 20_000, dimension))[:, 0]
+    x = np.asarray(two_spheres.sample(KEY, 20_000, dimension))[:, 0]
     t = concentration.cap_threshold(measure, dimension)
     assert abs((x >= t).mean() - measure) < 4 * np.sqrt(measure / 20_000)
     angle = np.maximum(np.arccos(x) - np.arccos(t), 0)
@@ -368,11 +369,11 @@ def test_caps_against_sampling():
 
 def test_no_set_of_errors_is_farther_than_the_cap():
     for dimension, count, high, low in LEVELS:
-        alphas = spheres.two_levels(dimension, count, high, low)
-        measure = spheres.exact_error(alphas)
+        alphas = two_spheres.two_levels(dimension, count, high, low)
+        measure = two_spheres.exact_error(alphas)
         assert 0 < measure < 0.5
         bound = concentration.cap_distance(measure, dimension)
-        assert spheres.exact_distance(alphas) <= bound * (1 + 1e-6)
+        assert two_spheres.exact_distance(alphas) <= bound * (1 + 1e-6)
 
 
 def test_confidence_in_the_cap_bound():
@@ -402,15 +403,15 @@ def test_small_changes_add_up_with_the_dimension():
 @pytest.mark.parametrize(
     ('call', 'names'),
     [
-        (lambda: spheres.sample(KEY, 0, 5), 'count'),
-        (lambda: spheres.sample(KEY, 3, 1), 'dimension'),
-        (lambda: spheres.quadratic([np.nan, 1.0]), 'alphas'),
-        (lambda: spheres.quadratic([[1.0, 1.0]]), 'alphas'),
-        (lambda: spheres.two_levels(5, 5, 1.0, 0.5), 'count'),
-        (lambda: spheres.exact_error([1.0, 1.0, 1.0]), 'two different'),
-        (lambda: spheres.exact_error([1.0, 2.0, 3.0]), 'two different'),
-        (lambda: spheres.clt_error([1.0, 2.0], 0.5), 'radius'),
-        (lambda: spheres.clt_error([1.0, 2.0], np.nan), 'radius'),
+        (lambda: two_spheres.sample(KEY, 0, 5), 'count'),
+        (lambda: two_spheres.sample(KEY, 3, 1), 'dimension'),
+        (lambda: two_spheres.quadratic([np.nan, 1.0]), 'alphas'),
+        (lambda: two_spheres.quadratic([[1.0, 1.0]]), 'alphas'),
+        (lambda: two_spheres.two_levels(5, 5, 1.0, 0.5), 'count'),
+        (lambda: two_spheres.exact_error([1.0, 1.0, 1.0]), 'two different'),
+        (lambda: two_spheres.exact_error([1.0, 2.0, 3.0]), 'two different'),
+        (lambda: two_spheres.clt_error([1.0, 2.0], 0.5), 'radius'),
+        (lambda: two_spheres.clt_error([1.0, 2.0], np.nan), 'radius'),
         (lambda: concentration.cap_distance(0.0, 5), 'measure'),
         (lambda: concentration.cap_distance(0.6, 5), 'measure'),
         (lambda: concentration.cap_distance_limit(np.nan, 5), 'measure'),

@@ -7,12 +7,12 @@ import pytest
 
 from advjax import attacks, geometry, losses, models
 from advjax.balls import linf
-from advjax.geometry import spheres as known
-from experiments import two_classes
-from experiments.charles2019.classifiers import two_layers
-from experiments.geometry import spheres
-from experiments.tanay2016 import bent, path, tilting
-from experiments.work import Work
+from experiments.frame import two_classes
+from experiments.frame.work import Work
+from experiments.studies.charles2019.classifiers import two_layers
+from experiments.studies.geometry import spheres
+from experiments.studies.geometry import two_spheres as known
+from experiments.studies.tanay2016 import bent, path, tilting
 
 KEY = jax.random.key(0)
 

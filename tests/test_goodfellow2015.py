@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from advjax import attacks, linf, logistic, losses, models, training, zoo
-from experiments.goodfellow2015 import deep, linear, pictures
-from experiments.work import Work
+from advjax import attacks, linf, losses, models, training, zoo
+from experiments.frame.work import Work
+from experiments.studies.goodfellow2015 import deep, linear, logistic, pictures
 
 KEY = jax.random.key(0)
 

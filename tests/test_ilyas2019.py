@@ -6,19 +6,19 @@ from scipy import stats
 
 from advjax import features
 from advjax.data import Dataset
-from experiments import ranks
-from experiments.ilyas2019 import STUDY, learning, theory
-from experiments.tsipras2019 import STUDY as OTHER
-from experiments.tsipras2019 import digits, toy
-from experiments.work import Sets
+from experiments.frame import measures
+from experiments.frame.datasets import Sets
+from experiments.studies.ilyas2019 import STUDY, learning, theory
+from experiments.studies.tsipras2019 import STUDY as OTHER
+from experiments.studies.tsipras2019 import digits, toy
 
 
 def test_rank_correlation():
     a, b = [1, 2, 3, 4], [10, 30, 20, 40]
-    assert ranks.rank_correlation(a, b) == pytest.approx(stats.spearmanr(a, b)[0])
-    assert ranks.rank_correlation(a, [-v for v in a]) == pytest.approx(-1)
-    assert ranks.rank_correlation(a, [1, 1, 1, 1]) == 0
-    assert ranks.rank_correlation([1], [1]) == 0
+    assert measures.rank_correlation(a, b) == pytest.approx(stats.spearmanr(a, b)[0])
+    assert measures.rank_correlation(a, [-v for v in a]) == pytest.approx(-1)
+    assert measures.rank_correlation(a, [1, 1, 1, 1]) == 0
+    assert measures.rank_correlation([1], [1]) == 0
 
 
 def test_every_gaussian_claim_holds():

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import attacks, linf, logistic, losses, models, zoo
+from advjax import attacks, linf, losses, models, zoo
+from experiments.studies.goodfellow2015 import logistic
 from tests import reference
 
 KEY = jax.random.key(0)

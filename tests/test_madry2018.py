@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import attacks, balls, charts, data, losses, models, zoo
-from experiments.madry2018 import (
+from advjax import attacks, balls, data, losses, models, zoo
+from advjax.report import charts
+from experiments.frame.work import Work
+from experiments.studies.madry2018 import (
     STUDY,
     beyond,
     capacity,
@@ -18,7 +20,6 @@ from experiments.madry2018 import (
     transfer,
     white_box,
 )
-from experiments.work import Work
 
 WEIGHTS = np.random.default_rng(0).normal(size=(12, 3))
 BIAS = np.array([0.3, -0.2, 0.1])

@@ -12,12 +12,14 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from advjax import drawing, plots
-from advjax.evaluation import page
+from advjax import report
+from advjax.report import cards, charts, drawing, page, words
+from advjax.report.headline import headline
 
 SPACE = '\u00a0'
 
@@ -27,6 +29,7 @@ def net(name='standard', clean=0.972, robust=0.031, **more):
         'name': name,
         'description': f'how {name} was trained',
         'method': name,
+        'adversarial': name in ('pgd_at', 'trades'),
         'clean_accuracy': clean,
         'robust_accuracy': robust,
         'examples': 360,
@@ -76,7 +79,7 @@ def two_nets(**more):
         'dataset': 'digits',
         'class_names': list('0123456789'),
         'threat_model': {'norm': 'Linf', 'eps': 0.2, 'bounds': [0, 1]},
-        'command': 'python -m experiments.train --seed 7',
+        'command': 'python -m experiments train --seed 7',
         'seed': 7,
         'created': '2025-01-02T03:04:05+00:00',
         'wall_seconds': 4000.0,
@@ -179,7 +182,7 @@ def test_the_page_tells_the_whole_story_in_order(full):
         'nothing was checked; why',
         'Robust accuracy',
         'Restarts',
-        'python -m experiments.train --seed 7',
+        'python -m experiments train --seed 7',
         'seed 7',
         '1_h 6_min',
         '1_min 15_s',
@@ -249,7 +252,7 @@ def test_drawing_leaves_matplotlib_as_it_was():
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    drawing.to_svg(plots.robustness_curves([('a', [0, 1], [1, 0])]))
+    drawing.to_svg(charts.robustness_curves([('a', [0, 1], [1, 0])]))
     assert dict(matplotlib.rcParams) == before
 
 
@@ -278,7 +281,7 @@ def test_everything_from_outside_is_escaped():
 
 
 def story(*nets, **more):
-    return page.headline({**two_nets(**more), 'nets': list(nets)}).replace(SPACE, '_')
+    return headline({**two_nets(**more), 'nets': list(nets)}).replace(SPACE, '_')
 
 
 def test_headline_of_a_defence_that_works():
@@ -340,15 +343,15 @@ def test_headline_says_what_the_attacker_may_do(norm, eps, words):
 
 
 def test_numbers_are_rounded_but_never_to_a_claim():
-    assert page.percent(0.97249) == f'97.2{SPACE}%'
-    assert page.percent(0) == f'0.0{SPACE}%'
-    assert page.percent(1) == f'100.0{SPACE}%'
-    assert page.percent(0.9999).startswith('>')
-    assert page.percent(0.0001).startswith('<')
+    assert words.percent(0.97249) == f'97.2{SPACE}%'
+    assert words.percent(0) == f'0.0{SPACE}%'
+    assert words.percent(1) == f'100.0{SPACE}%'
+    assert words.percent(0.9999).startswith('>')
+    assert words.percent(0.0001).startswith('<')
     for nothing in (None, math.nan, math.inf, 'x', [1, 2]):
-        for write in (page.percent, page.integer, page.decimal, page.duration):
-            assert write(nothing) == page.DASH
-    assert page.duration(59.99) == f'1{SPACE}min 0{SPACE}s'
+        for write in (words.percent, words.integer, words.decimal, words.duration):
+            assert write(nothing) == words.DASH
+    assert words.duration(59.99) == f'1{SPACE}min 0{SPACE}s'
 
 
 def test_names_may_be_in_any_script():
@@ -395,8 +398,21 @@ def test_no_examples_no_history_and_what_is_not_finite():
     reader = Reader(page.render(results, some_examples(n=0)))
     assert 'This is' not in reader.text
     assert 'guesses is right about 50.0_%' in reader.text
-    assert page.DASH in reader.text
+    assert words.DASH in reader.text
     assert not re.search(r'\b(nan|inf|None)\b', reader.text)
+
+
+class Written(NamedTuple):
+    """A page of given results, for ``report.write``."""
+
+    figures: dict
+    examples: dict | None = None
+
+    def results(self):
+        return self.figures
+
+    def html(self):
+        return page.render(self.figures, self.examples)
 
 
 def test_many_classes_with_long_names_and_colour(tmp_path):
@@ -404,13 +420,14 @@ def test_many_classes_with_long_names_and_colour(tmp_path):
     results = two_nets(class_names=names)
     examples = some_examples(n=8, shape=(32, 32, 3), classes=100)
     examples['labels'] = examples['labels'] + 96  # some beyond the last name
-    path = tmp_path / 'a folder with spaces' / 'the page.html'
-    page.write(path, results, examples)
+    path = tmp_path / 'a folder with spaces' / 'report.html'
+    report.write(Written(results, examples), path.parent)
     text = path.read_text(encoding='utf-8')
     assert path.stat().st_size < 2e6
     assert names[97] in text
     assert 'This is: 100' in Reader(text).text
-    assert os.listdir(path.parent) == ['the page.html']
+    assert sorted(os.listdir(path.parent)) == ['report.html', 'results.json']
+    assert json.loads((path.parent / 'results.json').read_text()) == results
 
 
 def test_the_number_and_size_of_examples_is_limited():
@@ -433,17 +450,17 @@ def test_two_attacks_of_one_name_are_two_bars():
 
 
 def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
-    path = tmp_path / 'page.html'
+    path = tmp_path / 'report.html'
     path.write_text('old')
 
     def fail(*_):
         raise OSError('disk')
 
-    monkeypatch.setattr(page.os, 'replace', fail)
+    monkeypatch.setattr(os, 'replace', fail)
     with pytest.raises(OSError, match='disk'):
-        page.write(path, {'nets': [net()]})
+        report.write(Written({'nets': [net()]}), tmp_path)
     assert path.read_text() == 'old'
-    assert os.listdir(tmp_path) == ['page.html']
+    assert os.listdir(tmp_path) == ['report.html']
 
 
 @pytest.mark.parametrize(
@@ -458,7 +475,7 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
 )
 def test_results_that_are_not_results(results, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        page.write(tmp_path / 'page.html', results)
+        report.write(Written(results), tmp_path)
     assert not os.listdir(tmp_path)
 
 
@@ -472,7 +489,7 @@ def test_examples_that_do_not_fit():
         with pytest.raises(ValueError, match='examples must hold'):
             page.render(two_nets(), bad)
     with pytest.raises(ValueError, match='image must be'):
-        plots.picture(np.zeros((4, 4, 2)))
+        charts.picture(np.zeros((4, 4, 2)))
 
 
 @pytest.mark.parametrize(
@@ -481,8 +498,8 @@ def test_examples_that_do_not_fit():
 )
 def test_amplification_fills_the_grey_scale(largest, factor):
     delta = np.float32(largest) * np.array([1, -1, 0, np.nan], np.float32)
-    assert plots.amplification(delta) == factor
-    assert plots.amplification(np.zeros(3), -delta) == factor
+    assert charts.amplification(delta) == factor
+    assert charts.amplification(np.zeros(3), -delta) == factor
     assert factor * largest <= 0.5 + 1e-4
     assert largest == 0 or factor * largest > 0.25 or factor == 0.5
 
@@ -491,13 +508,13 @@ def test_pictures_keep_their_pixels():
     from PIL import Image
 
     image = np.array([[0, 0.5], [1, 2], [np.nan, -1]], np.float32)
-    assert plots.picture(image).tolist() == [[0, 128], [255, 255], [0, 0]]
-    assert plots.picture(np.zeros((200, 100, 3)), limit=80).shape == (67, 34, 3)
-    data = base64.b64decode(page._image(image[..., None]).split(',')[1])
+    assert charts.picture(image).tolist() == [[0, 128], [255, 255], [0, 0]]
+    assert charts.picture(np.zeros((200, 100, 3)), limit=80).shape == (67, 34, 3)
+    data = base64.b64decode(cards.data_address(image[..., None]).split(',')[1])
     enlarged = np.asarray(Image.open(io.BytesIO(data)))
     assert enlarged.shape == (96, 64)  # 32 times, every pixel a square
     np.testing.assert_array_equal(
-        enlarged, np.kron(plots.picture(image), np.ones((32, 32), np.uint8))
+        enlarged, np.kron(charts.picture(image), np.ones((32, 32), np.uint8))
     )
 
 
@@ -505,12 +522,13 @@ def test_the_change_is_drawn_around_grey_with_one_factor():
     examples = some_examples(n=2)
     for one, step in zip(examples['nets'], (0.1, -0.02), strict=True):
         one['adversarial'] = examples['clean'] + np.float32(step)
-    cards, factor, _ = page._cards(examples, [], two_nets()['nets'])
+    found, factor, _ = cards.cards_of(examples, [], two_nets()['nets'])
     assert factor == 5
     expected = np.full((8, 8, 1), 0.5)
-    for card in cards:
+    for card in found:
         changes = [one['change'] for one in card['nets']]
-        assert changes == [page._image(expected + 0.5), page._image(expected - 0.1)]
+        shown = (cards.data_address(expected + step) for step in (0.5, -0.1))
+        assert changes == list(shown)
 
 
 def test_svg_is_well_formed_and_takes_the_colours_of_the_page():
@@ -518,7 +536,7 @@ def test_svg_is_well_formed_and_takes_the_colours_of_the_page():
         ('one', [0, 0.1], [1, 0.5]),
         ('_two <id="x"> $y$ : #005a8f', [0, 0.1], [1, 0]),
     ]
-    figure = plots.robustness_curves(curves, 0.05, chance=0.1)
+    figure = charts.robustness_curves(curves, 0.05, chance=0.1)
     svg = drawing.to_svg(figure, alt='a "title" & more')
     root = ElementTree.fromstring(svg)
     assert root.attrib['aria-label'] == 'a "title" & more'
@@ -528,7 +546,7 @@ def test_svg_is_well_formed_and_takes_the_colours_of_the_page():
     texts = [' '.join(item.itertext()) for item in root.iter() if 'text' in item.tag]
     assert ' _two <id="x"> $y$ : #005a8f' in texts
     assert drawing.to_svg(figure, alt='a "title" & more') == svg
-    other = drawing.to_svg(plots.robustness_curves(curves[:1]))
+    other = drawing.to_svg(charts.robustness_curves(curves[:1]))
     assert not set(re.findall(r' id="([^"]+)"', svg)) & set(
         re.findall(r' id="([^"]+)"', other)
     )
@@ -553,7 +571,7 @@ def texts_of(figure):
     return found
 
 
-@pytest.mark.parametrize('width', [page.WIDE, page.NARROW])
+@pytest.mark.parametrize('width', report.WIDTHS)
 @pytest.mark.parametrize('long', [False, True])
 def test_no_text_of_a_figure_overlaps_another_or_leaves_it(width, long):
     name = 'a net with an extraordinarily long name, longer than the page' * long or 'a'
@@ -562,9 +580,9 @@ def test_no_text_of_a_figure_overlaps_another_or_leaves_it(width, long):
     curves = page._curves(nets, results['threat_model'], 10)
     bars = page._bars(nets)
     figures = [
-        plots.robustness_curves(curves['rows'], width=width, **curves['more']),
-        plots.attack_bars(bars['rows'], width=width, **bars['more']),
-        plots.training_curves(page._training(nets)['rows'], width=width),
+        charts.robustness_curves(curves['rows'], width=width, **curves['more']),
+        charts.attack_bars(bars['rows'], width=width, **bars['more']),
+        charts.training_curves(page._training(nets)['rows'], width=width),
     ]
     for figure in figures:
         found = texts_of(figure)
@@ -587,7 +605,7 @@ def test_bars_are_as_long_as_the_numbers_and_the_worst_case_is_last():
         'margin',
         'worst case of all',
     ]
-    figure = plots.attack_bars([('n', [('a', 0.25), ('b', math.nan)])])
+    figure = charts.attack_bars([('n', [('a', 0.25), ('b', math.nan)])])
     (axes,) = figure.axes
     assert [bar.get_width() for bar in axes.patches] == [25, 0]
     assert [text.get_text() for text in axes.texts] == ['25.0 %', '–']
@@ -599,17 +617,17 @@ def test_grid_draws_every_example_and_wraps():
         {'title': 'original', 'images': images, 'captions': list('abcde')},
         {'title': 'attacked', 'images': images[::-1]},
     ]
-    figure = plots.adversarial_grid(rows, columns=2)
+    figure = charts.adversarial_grid(rows, columns=2)
     assert len(figure.axes) == 10
     shown = [axes.images[0].get_array() for axes in figure.axes]
-    np.testing.assert_array_equal(shown[1], plots.picture(images[1]))
+    np.testing.assert_array_equal(shown[1], charts.picture(images[1]))
     texts = [text.get_text() for text in figure.texts]
     assert [text for text in texts if len(text) == 1] == list('abcde')
     assert 'image-rendering:pixelated' in drawing.to_svg(figure).replace(' ', '')
     with pytest.raises(ValueError, match='equally many'):
-        plots.adversarial_grid([rows[0], {'images': images[:2]}])
+        charts.adversarial_grid([rows[0], {'images': images[:2]}])
     with pytest.raises(ValueError, match='equally many'):
-        plots.adversarial_grid([])
+        charts.adversarial_grid([])
 
 
 def test_a_cascade_is_said_to_be_one():

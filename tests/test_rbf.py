@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from advjax import losses, models, training, zoo
-from advjax.evaluation import rubbish
+from advjax import losses, models, training
+from experiments.studies.goodfellow2015.rbf import rbf
+from experiments.studies.goodfellow2015.rubbish import rubbish
 
 KEY = jax.random.key(0)
 SHAPE = (3, 4, 1)
@@ -16,7 +17,7 @@ X = jax.random.uniform(KEY, (6, *SHAPE))
 
 def network(rank=0, seed=1):
     """Random parameters, not the initial ones, which are nearly equal."""
-    params, _ = zoo.rbf(SHAPE, 4, rank).init(KEY)
+    params, _ = rbf(SHAPE, 4, rank).init(KEY)
     leaves, tree = jax.tree.flatten(params)
     each = jax.random.split(jax.random.key(seed), len(leaves))
     moved = [
@@ -30,7 +31,7 @@ def network(rank=0, seed=1):
 def test_probabilities_are_those_of_the_equation(rank):
     """In float64: p = exp((x - mu)' beta (x - mu)), and sigma(z) = p."""
     params = network(rank)
-    z = zoo.rbf(SHAPE, 4, rank).apply(params, {}, X)[0]
+    z = rbf(SHAPE, 4, rank).apply(params, {}, X)[0]
     p = {k: np.asarray(v, np.float64) for k, v in params.items()}
     x = np.asarray(X, np.float64).reshape(6, 12)
     for k in range(4):
@@ -45,7 +46,7 @@ def test_probabilities_are_those_of_the_equation(rank):
 
 
 def test_far_away_it_is_sure_of_nothing_and_its_gradient_lives():
-    f = models.logits_fn(zoo.rbf(SHAPE, 4), network())
+    f = models.logits_fn(rbf(SHAPE, 4), network())
     far = 100 * jnp.ones((2, *SHAPE))
     assert (f(far) < -100).all()
     gradient = jax.grad(lambda x: losses.one_vs_rest(f(x), jnp.array([0, 1])).sum())(
@@ -57,7 +58,7 @@ def test_far_away_it_is_sure_of_nothing_and_its_gradient_lives():
 
 def test_at_a_template_logits_and_gradients_are_finite():
     params = network()
-    f = models.logits_fn(zoo.rbf(SHAPE, 4), params)
+    f = models.logits_fn(rbf(SHAPE, 4), params)
     x = params['mu'].reshape(4, *SHAPE)
     z = np.asarray(f(x))
     np.testing.assert_allclose(np.diag(z), np.log(1e6), rtol=0.02)
@@ -66,7 +67,7 @@ def test_at_a_template_logits_and_gradients_are_finite():
 
 
 def test_it_learns_and_takes_noise_for_nothing():
-    model = zoo.rbf(SHAPE, 2)
+    model = rbf(SHAPE, 2)
     y = jnp.arange(32) % 2
     x = jnp.where(y.reshape(-1, 1, 1, 1) == 0, 0.2, 0.8) + 0.1 * jax.random.normal(
         KEY, (32, *SHAPE)
@@ -84,7 +85,7 @@ def test_it_learns_and_takes_noise_for_nothing():
 
 
 def test_cached_and_checked():
-    assert zoo.rbf(SHAPE, 4) is zoo.rbf(SHAPE, 4)
+    assert rbf(SHAPE, 4) is rbf(SHAPE, 4)
     for rank in (-1, 0.5):
         with pytest.raises(ValueError, match='rank must be an integer >= 0'):
-            zoo.rbf(SHAPE, 4, rank)
+            rbf(SHAPE, 4, rank)

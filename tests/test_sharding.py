@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import hlo
+from experiments.benchmarks import hlo
 
 ROOT = Path(__file__).parent.parent
 

@@ -6,7 +6,10 @@ import re
 import pytest
 
 from advjax import files
-from experiments import reproduce, studies, study, study_page
+from experiments import catalogue
+from experiments.commands import reproduce
+from experiments.frame import findings, study
+from experiments.frame import page as pages
 
 
 @pytest.fixture(scope='module')
@@ -15,9 +18,9 @@ def directory(tmp_path_factory):
     return tmp_path_factory.mktemp('all studies')
 
 
-@pytest.fixture(scope='module', params=studies.NAMES)
+@pytest.fixture(scope='module', params=catalogue.NAMES)
 def run(request, directory):
-    found = studies.load(request.param)
+    found = study.load(request.param)
     folder = directory / f'{found.name}-smoke'
     results = study.execute(found, found.presets['smoke'], directory, folder=folder)
     return found, folder, results
@@ -29,7 +32,7 @@ def test_it_states_what_it_measured(run):
     claims = results['claims']
     assert len({c['what'] for c in claims}) == len(claims) >= 5
     for c in claims:
-        assert c['tag'] in study.TAGS
+        assert c['tag'] in findings.TAGS
         assert c['band'] is None or c['tag'] not in ('M', 'm')
         assert c['verdict'] in ('holds', 'outside', 'reported')
         assert c['measured'] is not None, c['what']
@@ -54,19 +57,19 @@ def test_it_says_what_it_is(run):
     assert re.search(r'(19|20)\d\d', found.title) or found.name == 'geometry'
     assert found.line
     assert found.minutes > 0
-    module = __import__(type(found.presets['cpu']).__module__, fromlist=['x'])
-    assert f'python -m experiments.{found.name}' in (module.__doc__ or '')
+    module = catalogue.entry(found.name).load()
+    assert f'python -m experiments {found.name}' in (module.__doc__ or '')
 
 
 def test_the_scoreboard_of_all(directory):
     found = [
         results
-        for name in studies.NAMES
-        if (results := reproduce.finished(studies.load(name), 'smoke', directory))
+        for name in catalogue.NAMES
+        if (results := reproduce.finished(study.load(name), 'smoke', directory))
     ]
-    assert len(found) == len(studies.NAMES)
+    assert len(found) == len(catalogue.NAMES)
     linked = [{**r, 'page': f'{r["study"]}-smoke/report.html'} for r in found]
-    page = study_page.scoreboard(linked)
+    page = pages.scoreboard(linked)
     assert all(f'href="{r["page"]}"' in page for r in linked)
     files.write_text(directory / 'scoreboard.html', page)
     board = reproduce.board(found)

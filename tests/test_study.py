@@ -1,7 +1,9 @@
 """The frame that studies run in: claims, folders, resumption, pages, the scoreboard."""
 
 import dataclasses
+import functools
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -9,11 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import charts, data, training, zoo
+from advjax import data, training, zoo
+from advjax.report import charts
 from experiments import __main__ as commands
-from experiments import common, nets, reproduce, studies, study, study_page
-from experiments.study import Findings, Study, claim, picture, table
-from experiments.work import Work
+from experiments import catalogue
+from experiments.commands import reproduce
+from experiments.frame import findings, flags, folders, nets, study
+from experiments.frame import page as pages
+from experiments.frame.findings import Findings, claim, picture, table
+from experiments.frame.study import Study
+from experiments.frame.work import Work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +129,7 @@ class TestClaim:
         ],
     )
     def test_bands_in_words(self, band, text):
-        assert study.band_text(band) == text
+        assert findings.band_text(band) == text
 
 
 def test_a_ragged_table_is_refused():
@@ -164,7 +171,7 @@ class TestExecute:
         assert len(COUNTED) == before + 1
 
     def test_another_configuration_is_refused(self, results, tmp_path):
-        with pytest.raises(common.OtherRunError, match='images: 30 there, 7 now'):
+        with pytest.raises(folders.OtherRunError, match='images: 30 there, 7 now'):
             study.execute(STUDY, Config(images=7), tmp_path / 'runs with a space')
 
     @pytest.mark.parametrize('text', ['{"images": 3', '[]', '[1]'])
@@ -172,15 +179,15 @@ class TestExecute:
         directory = tmp_path / 'runs with a space'
         (directory / 'counting' / 'config.json').write_text(text)
         if text == '[]':  # No settings: every one of ours is another.
-            with pytest.raises(common.OtherRunError, match='images: None there'):
+            with pytest.raises(folders.OtherRunError, match='images: None there'):
                 study.execute(STUDY, Config(), directory)
         else:
-            with pytest.raises(common.OtherRunError, match='is damaged'):
+            with pytest.raises(folders.OtherRunError, match='is damaged'):
                 study.execute(STUDY, Config(), directory)
         study.execute(STUDY, Config(), directory, fresh=True)
 
     def test_the_text_table_aligns(self, results):
-        lines = study.text_of(results).split('\n')
+        lines = findings.text_of(results).split('\n')
         assert len(lines) == 5
         assert lines[2].endswith('outside (not understood)')
         assert '99.9 %' in lines[2]
@@ -245,7 +252,7 @@ class TestWork:
             np.testing.assert_array_equal(fits[0].params['w'], fit.params['w'])
 
     def test_time_adds_up_over_interruptions(self, tmp_path):
-        common.write_json(tmp_path / 'seconds.json', {'seconds': 100.0})
+        folders.write_json(tmp_path / 'seconds.json', {'seconds': 100.0})
         with Work(tmp_path, tmp_path) as work:
             assert work.seconds_before == 100
         assert Work(tmp_path, tmp_path).seconds_before >= 100
@@ -280,7 +287,7 @@ class TestScoreboard:
             reproduce.write_readme([results], path)
 
     def test_the_page_links_each_study(self, results):
-        page = study_page.scoreboard([{**results, 'page': 'counting/report.html'}])
+        page = pages.scoreboard([{**results, 'page': 'counting/report.html'}])
         assert 'href="counting/report.html"' in page
         assert page.count('✗ outside') == 2
         assert 'too many &lt;i&gt;' in page
@@ -299,30 +306,91 @@ class TestScoreboard:
         assert reproduce.finished(STUDY, 'cpu', tmp_path) is None
 
 
-def test_there_is_a_command_for_every_study():
-    listed = subprocess.run(
+@functools.cache
+def listed():
+    return subprocess.run(
         [sys.executable, '-m', 'experiments'],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    for name in studies.NAMES:
-        found = studies.load(name)
-        assert found.name == name
-        assert set(found.presets) == {'cpu', 'paper', 'smoke'}
-        assert f'python -m experiments.{name} ' in listed
-        assert f'{found.minutes:g} min' in listed
+
+
+@pytest.mark.parametrize('name', catalogue.NAMES)
+def test_every_study_is_listed_with_its_cost(name):
+    found = study.load(name)
+    assert found.name == name
+    assert set(found.presets) == {'cpu', 'paper', 'smoke'}
+    row = next(row for row in listed().splitlines() if f'experiments {name} ' in row)
+    assert f' {found.minutes:g} min ' in row
+    assert row.endswith(found.line)
+
+
+def test_every_command_is_listed_and_loads():
+    for entry in catalogue.COMMANDS:
+        assert f'python -m experiments {entry.name} ' in listed()
+        module = entry.load()
+        assert hasattr(module, 'cli') != hasattr(module, 'STUDY')
     with pytest.raises(ValueError, match='one of szegedy2014'):
-        studies.load('nobody1999')
+        study.load('nobody1999')
 
 
-def test_the_list_of_commands_takes_no_arguments():
-    for word, message in (
-        ('madry2018', 'type python -m experiments.madry2018'),
-        ('nobody1999', 'what there is: train, .*geometry'),
-    ):
-        with pytest.raises(SystemExit, match=message):
-            commands.main([word])
+def test_every_package_of_a_study_is_in_the_catalogue():
+    folder = pathlib.Path(catalogue.__file__).parent / 'studies'
+    assert {p.parent.name for p in folder.glob('*/__init__.py')} == {*catalogue.NAMES}
+
+
+def test_the_list_imports_nothing_that_it_does_not_run():
+    script = 'from experiments import __main__ as m, catalogue; m.main([])\n'
+    script += (
+        'import sys; sys.exit(int("jax" in sys.modules or "numpy" in sys.modules))'
+    )
+    subprocess.run([sys.executable, '-c', script], check=True, capture_output=True)
+
+
+def test_an_unknown_name_is_one_line():
+    with pytest.raises(SystemExit, match=r'error: what there is: train, .*geometry'):
+        commands.main(['nobody1999'])
+
+
+def test_the_flags_of_a_study_go_over_its_preset(monkeypatch, capsys, tmp_path):
+    seen = []
+
+    def note(study, config, directory, **options):
+        seen.append((config, options))
+        return {'claims': [], 'wall_seconds': 0}
+
+    monkeypatch.setattr(study, 'execute', note)
+    monkeypatch.setattr(study.process, 'use_compilation_cache', lambda: None)
+    words = ['--images', '7', '--preset=smoke', '--directory', str(tmp_path), '--fresh']
+    study.cli(STUDY, words)
+    config, options = seen[0]
+    assert config == Config(images=7)
+    assert options['folder'] == tmp_path / 'counting-smoke'
+    assert (options['fresh'], options['progress']) == (True, True)
+    assert options['command'].startswith('python -m experiments counting --images 7')
+    study.cli(STUDY, [])
+    assert seen[1][0] == Config()
+    with pytest.raises(ValueError, match="--preset must be one of cpu, smoke, got 'x'"):
+        study.cli(STUDY, ['--preset', 'x'])
+
+
+def test_help_shows_the_command_that_is_typed(capsys):
+    with pytest.raises(SystemExit):
+        study.cli(STUDY, ['--help'])
+    shown = capsys.readouterr().out
+    assert 'usage: python -m experiments counting' in shown
+    assert '--images' in shown
+
+
+def test_a_part_of_the_flags_is_a_dataclass_of_its_own():
+    @dataclasses.dataclass(frozen=True)
+    class More(Config):
+        quiet: bool = False
+
+    args = flags.parse(More, ['--quiet', '--words', 'x'], name='counting')
+    assert flags.part(Config, args) == Config(words='x')
+    assert args.quiet
 
 
 def test_refused_settings_leave_no_folder(tmp_path):
@@ -361,13 +429,12 @@ def test_results_that_are_no_results_are_not_finished(tmp_path):
 def test_no_scoreboard_is_announced_where_none_was_written(
     tmp_path, monkeypatch, capsys
 ):
-    words = ['reproduce', '--preset', 'smoke', '--directory', str(tmp_path)]
-    monkeypatch.setattr(sys, 'argv', words)
+    words = ['--preset', 'smoke', '--directory', str(tmp_path)]
     monkeypatch.setattr(reproduce, 'main', lambda command: ['geometry ended with 1'])
     with pytest.raises(SystemExit, match='geometry ended with 1'):
-        reproduce.cli()
+        reproduce.cli(words)
     assert 'Scoreboard' not in capsys.readouterr().out
     (tmp_path / 'scoreboard.html').write_text('')
     with pytest.raises(SystemExit, match='geometry ended with 1'):
-        reproduce.cli()
+        reproduce.cli(words)
     assert str(tmp_path / 'scoreboard.html') in capsys.readouterr().out

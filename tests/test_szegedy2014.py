@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 
 from advjax import certify, models, zoo
-from experiments import study
-from experiments.szegedy2014 import STUDY, distortion, networks, norms, transfer, units
-from experiments.work import Work
+from experiments.frame import study
+from experiments.frame.work import Work
+from experiments.studies.szegedy2014 import (
+    STUDY,
+    distortion,
+    networks,
+    norms,
+    transfer,
+    units,
+)
 
 SMOKE = STUDY.presets['smoke']
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from advjax import attacks, evaluation, linf, losses, models, training, zoo
+from experiments.studies.szegedy2014.autoencoder import sparse_autoencoder
 
 KEY = jax.random.key(0)
 ALL = [
@@ -14,7 +15,7 @@ ALL = [
     zoo.maxout,
     zoo.madry_mnist,
     zoo.fast_mnist,
-    zoo.sparse_autoencoder,
+    sparse_autoencoder,
 ]
 
 

@@ -39,7 +39,6 @@ from advjax.attacks.fab import ENTRY as _FAB
 from advjax.attacks.fab import fab
 from advjax.attacks.fmn import ENTRY as _FMN
 from advjax.attacks.fmn import fmn
-from advjax.attacks.fooling import fooling_images
 from advjax.attacks.frank_wolfe import ENTRY as _FRANK_WOLFE
 from advjax.attacks.frank_wolfe import frank_wolfe
 from advjax.attacks.goal import Goal, goal
@@ -140,7 +139,6 @@ __all__ = [
     'fgm',
     'fgsm',
     'fmn',
-    'fooling_images',
     'frank_wolfe',
     'from_prediction',
     'goal',

@@ -1,4 +1,4 @@
-"""Evaluation: verified robust accuracy, curves over the radius, and the report page."""
+"""Evaluation: verified robust accuracy, curves over the radius, masked gradients."""
 
 from advjax.evaluation.accuracy import evaluate
 from advjax.evaluation.curves import Curve, robustness_curve
@@ -6,7 +6,6 @@ from advjax.evaluation.masking import masking
 from advjax.evaluation.masking_report import Masking, Sign
 from advjax.evaluation.progress_file import OtherEvaluationError
 from advjax.evaluation.record import CLEAN_ERROR, ROBUST, Evaluation
-from advjax.evaluation.rubbish import Rubbish, rubbish
 from advjax.evaluation.verify import Verified, verify
 
 __all__ = [
@@ -16,12 +15,10 @@ __all__ = [
     'Evaluation',
     'Masking',
     'OtherEvaluationError',
-    'Rubbish',
     'Sign',
     'Verified',
     'evaluate',
     'masking',
     'robustness_curve',
-    'rubbish',
     'verify',
 ]

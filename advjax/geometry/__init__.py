@@ -9,7 +9,7 @@ form is float64 NumPy on the host. Angles are in degrees, distances in the units
 input (pixels), L2 unless said otherwise.
 """
 
-from advjax.geometry import concentration, landscape, separators, spheres
+from advjax.geometry import landscape, separators
 from advjax.geometry.boundary import distance_along, first_crossing, normal
 from advjax.geometry.hyperplanes import (
     Hyperplane,
@@ -46,7 +46,6 @@ __all__ = [
     'Linearisation',
     'Slice',
     'angle',
-    'concentration',
     'cosine',
     'cut',
     'deviation_angle',
@@ -67,7 +66,6 @@ __all__ = [
     'normal',
     'separators',
     'signed_distance',
-    'spheres',
     'strength',
     'tangent_error',
     'taxonomy',

@@ -538,4 +538,5 @@ class _Loop:
             history=tuple(self.now.history),
             events=tuple(self.now.events),
             seconds=self.now.seconds,
+            adversarial=self.method.adversarial,
         )

@@ -190,9 +190,8 @@ class WithOwnLoss:
 def with_own_loss(method: Method) -> Method:
     """The method, plus a loss that the network itself states.
 
-    For networks with a part that labels do not train, such as
-    ``zoo.sparse_autoencoder``: in train mode they leave a number in their state under
-    'loss'.
+    For networks with a part that labels do not train, such as a sparse autoencoder: in
+    train mode they leave a number in their state under 'loss'.
 
     Args:
       method: what to train for besides.

@@ -45,6 +45,7 @@ class Fit:
       history: one row per epoch, those of failed attempts included.
       events: what happened besides, in words.
       seconds: wall time spent training, including what was spent before a resume.
+      adversarial: whether the method trains against an adversary.
     """
 
     model: Model
@@ -54,6 +55,7 @@ class Fit:
     history: tuple[Mapping[str, Any], ...]
     events: tuple[str, ...]
     seconds: float
+    adversarial: bool = False
 
     @property
     def logits_fn(self) -> LogitsFn:

@@ -4,12 +4,10 @@ Each factory takes the shape of one input and the number of classes and is cache
 two calls give the same functions, hence one compiled program.
 """
 
-from advjax.zoo.autoencoder import sparse_autoencoder
 from advjax.zoo.cnn import fast_mnist, load_fast_mnist, madry_mnist
 from advjax.zoo.dense import maxout, mlp
 from advjax.zoo.linear import logistic, softmax_regression
 from advjax.zoo.published import load_published
-from advjax.zoo.rbf import rbf
 from advjax.zoo.residual import CIFAR10_MEAN, CIFAR10_STD
 from advjax.zoo.resnet import preact_resnet18, resnet18, resnet50
 from advjax.zoo.robustbench import robustbench
@@ -37,13 +35,11 @@ __all__ = [
     'maxout',
     'mlp',
     'preact_resnet18',
-    'rbf',
     'read_state_dict',
     'resnet18',
     'resnet50',
     'robustbench',
     'softmax_regression',
-    'sparse_autoencoder',
     'split_norm_cnn',
     'vgg11',
     'vgg16',

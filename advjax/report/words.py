@@ -1,0 +1,87 @@
+"""Numbers and threat models as words, rounded but never to a claim.
+
+A number that is missing or not finite becomes a dash. A no-break space keeps a number
+and its unit on one line.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+DASH = '\u2013'
+
+DISTANCES = {
+    'linf': ('a change of at most {} per pixel', 'largest change of any pixel, ε'),
+    'l2': ('a change of Euclidean length at most {}', 'Euclidean length, ε'),
+    'l1': ('changes that sum to at most {}', 'sum of all changes, ε'),
+    'l0': ('a change of at most {} pixels', 'number of changed pixels, ε'),
+}
+
+
+def percent(value: object) -> str:
+    """Returns a share with one decimal; only exactly 0 and 1 print as 0 and 100 %."""
+    number = number_of(value)
+    if not math.isfinite(number):
+        return DASH
+    if 0 < number < 0.0005:
+        return '<\u20090.1\u00a0%'
+    if 0.9995 <= number < 1:
+        return '>\u200999.9\u00a0%'
+    return f'{100 * number:.1f}\u00a0%'
+
+
+def integer(value: object) -> str:
+    """Returns a count with thin spaces between the thousands."""
+    number = number_of(value)
+    return f'{number:,.0f}'.replace(',', '\u2009') if math.isfinite(number) else DASH
+
+
+def decimal(value: object) -> str:
+    """Returns a number with up to six digits."""
+    number = number_of(value)
+    return f'{number:.6g}' if math.isfinite(number) else DASH
+
+
+def duration(value: object) -> str:
+    """Returns seconds as a time that is easy to read."""
+    seconds = number_of(value)
+    if not math.isfinite(seconds):
+        return DASH
+    if seconds < 59.95:
+        return f'{seconds:.1f}\u00a0s'
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f'{minutes}\u00a0min {seconds}\u00a0s'
+    return f'{minutes // 60}\u00a0h {minutes % 60}\u00a0min'
+
+
+def number_of(value: object, otherwise: float = math.nan) -> float:
+    """Returns a finite float, or what stands for none."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return otherwise
+    return number if math.isfinite(number) else otherwise
+
+
+def size(threat: Mapping[str, Any]) -> str:
+    """Returns eps in words: 8/255 where that is what was meant."""
+    eps = number_of(threat.get('eps'))
+    if len(f'{eps:.6g}') > 6 and abs(eps * 255 - round(eps * 255)) < 1e-4:
+        return f'{round(eps * 255)}/255'
+    return f'{eps:.4g}'
+
+
+def distance(threat: Mapping[str, Any]) -> str:
+    """Returns what the size of a change is measured by, for an axis."""
+    norm = str(threat.get('norm', '')).lower()
+    return DISTANCES.get(norm, ('', 'allowed size of the change, ε'))[1]
+
+
+def change(threat: Mapping[str, Any]) -> str:
+    """Returns what the attacker may do, as the subject of a sentence."""
+    if not math.isfinite(number_of(threat.get('eps'))):
+        return 'the attack'
+    norm = str(threat.get('norm', '')).lower()
+    words = DISTANCES.get(norm, ('a change of size at most {}',))[0]
+    return words.format(size(threat))

@@ -1,0 +1,161 @@
+"""What a study works with: data, trained networks, results that outlive a kill."""
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+import optax
+
+from advjax import data, evaluation, files, training
+from advjax.data import Dataset
+from advjax.models import Model
+from advjax.types import LogitsFn
+from experiments.frame import datasets, folders
+from experiments.frame.datasets import Sets
+
+
+class Work:
+    """The folder of one run of a study, and what is done in it.
+
+    Attributes:
+      folder: the run's own folder.
+      shared: the folder of networks that several studies use.
+      key: one JAX key; all randomness of evaluations.
+      seconds_before: wall time that earlier, interrupted runs have spent.
+    """
+
+    def __init__(self, folder: Path, shared: Path, progress: bool = False):
+        self.folder, self.shared, self.progress = folder, shared, progress
+        self.key = jax.random.key(0)
+        self._clock = folder / 'seconds.json'
+        try:
+            self.seconds_before = float(json.loads(self._clock.read_text())['seconds'])
+        except (OSError, ValueError, KeyError, TypeError):
+            self.seconds_before = 0.0
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._note_time()
+
+    def _note_time(self) -> None:
+        spent = self.seconds_before + time.monotonic() - self._began
+        folders.write_json(self._clock, {'seconds': spent})
+
+    def say(self, text: str) -> None:
+        """Says what is being done, with the time since the beginning."""
+        if self.progress:
+            print(f'[{time.monotonic() - self._began:6.1f} s] {text}', flush=True)
+
+    def sets(self, dataset: str, **parts: int | None) -> Sets:
+        """Loads a data set in three parts; digits where MNIST is missing.
+
+        Args:
+          dataset: as in ``advjax.data.load``.
+          **parts: ``train_images``, ``test_images``, ``held_out``; see
+            ``datasets.load``.
+        """
+        try:
+            return datasets.load(dataset, **parts)
+        except data.DatasetNotFound as error:
+            if dataset != 'mnist':
+                raise
+            warnings.warn(f'digits stand in for MNIST: {error}', stacklevel=2)
+            return datasets.load('digits', **parts)
+
+    def images(self, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """The images as float32 in [0, 1], and their labels."""
+        return np.asarray(data.to_float(dataset.images)), dataset.labels
+
+    def keep(
+        self, name: str, compute: Callable[[], Mapping[str, Any]]
+    ) -> dict[str, np.ndarray]:
+        """Computes something once; a run that was killed reads it again.
+
+        Args:
+          name: of this part of the study, a valid file name.
+          compute: returns arrays and numbers by name.
+
+        Returns:
+          The same as NumPy arrays.
+        """
+        path = self.folder / f'{name}.npz'
+        try:
+            return files.load_npz(path)
+        except FileNotFoundError:
+            pass
+        except files.DamagedError as error:
+            warnings.warn(f'{path} cannot be read, done again: {error}', stacklevel=2)
+        self.say(name)
+        found = {key: np.asarray(value) for key, value in compute().items()}
+        for key, value in found.items():
+            if value.dtype == object:
+                raise ValueError(f'{name}: {key} must be an array, got {value!r}')
+        with files.replaced(path) as unfinished, open(unfinished, 'wb') as file:
+            np.savez(file, **found)
+        self._note_time()
+        return found
+
+    def fit(
+        self,
+        name: str,
+        method: training.Method,
+        model: Model,
+        sets: Sets,
+        *,
+        epochs: int,
+        batch_size: int = 100,
+        learning_rate: float = 5e-3,
+        optimizer: optax.GradientTransformation | None = None,
+        seed: int = 0,
+        shared: bool = False,
+        **options: Any,
+    ) -> training.Fit:
+        """Trains a network once, and goes on with it where it was interrupted.
+
+        Args:
+          name: folder of the network within the run.
+          method: from ``advjax.training``.
+          model: the network.
+          sets: its ``train`` and ``held_out`` are used.
+          epochs: passes over the training images.
+          batch_size: images per step.
+          learning_rate: peak of Adam's triangular schedule.
+          optimizer: instead of that Adam.
+          seed: of initialisation, order and attack.
+          shared: keep it where other studies find it; ``name`` must then tell its
+            settings apart from all others.
+          **options: see ``training.fit``.
+        """
+        if optimizer is None:
+            steps = epochs * -(-len(sets.train.labels) // batch_size)
+            optimizer = optax.adam(training.triangular(learning_rate, steps))
+        self.say(f'training {name}')
+        fit = training.fit(
+            method,
+            model,
+            optimizer,
+            sets.train,
+            sets.held_out,
+            jax.random.key(seed),
+            epochs=epochs,
+            batch_size=batch_size,
+            directory=self.shared / name if shared else self.folder / 'nets' / name,
+            **options,
+        )
+        self._note_time()
+        return fit
+
+    def evaluate(
+        self, logits_fn: LogitsFn, x: Any, y: Any, attacks: Any, **options: Any
+    ) -> evaluation.Evaluation:
+        """Attacks a network and verifies; see ``evaluation.evaluate``."""
+        options = {'batch_size': min(500, len(y)), **options}
+        return evaluation.evaluate(logits_fn, x, y, attacks, self.key, **options)

@@ -1,0 +1,36 @@
+"""Whether examples made with confidence fool networks the attacker has not seen."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.frame.measures import answers
+from experiments.frame.work import Work
+from experiments.studies.papernot2016.measures import carlini_wagner
+from experiments.studies.papernot2016.networks import Nets
+
+
+def by_kappa(config: Any, work: Work, nets: Nets, test: Any) -> dict[str, Any]:
+    """How often examples of an ordinary network fool two others, by kappa."""
+    source, other = nets.teacher(1.0), nets.other()
+    distilled = nets.student(config.temperatures[-1])
+    x, y = test
+    count = config.aimed_images
+    xs, ys = x[: 2 * count], y[: 2 * count]
+    right = [answers(f, xs) == ys for f in (source, other, distilled)]
+    kept = np.flatnonzero(np.all(right, axis=0))[:count]
+    xs, ys = xs[kept], ys[kept]
+    rows = []
+    for kappa in config.kappas:
+        moved = untargeted(carlini_wagner(config, kappa), source, work.key, xs, ys)
+        fooled = [np.mean(answers(f, moved) != ys) for f in (source, other, distilled)]
+        apart = np.linalg.norm(np.asarray(moved - xs).reshape(len(xs), -1), axis=1)
+        rows.append([*fooled, apart.mean()])
+    return {'rows': np.array(rows)}
+
+
+@jax.jit
+def untargeted(attack, logits_fn, key, x, y):
+    """One compiled call of an attack."""
+    return attack(logits_fn, key, x, y)
