@@ -104,8 +104,8 @@ class Config:
     """Its restarts."""
     on_failure: Literal['restart', 'rollback', 'continue'] = 'restart'
     """After catastrophic overfitting or collapse: next seed, or back to the best."""
-    cut_weights: bool = False
-    """On several devices cut weights and the optimizer's state over them, too."""
+    shard_weights: bool = False
+    """On several devices shard weights and the optimizer's state over them, too."""
 
 
 @dataclasses.dataclass(frozen=True)
