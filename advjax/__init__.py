@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from advjax.balls import linf as linf
 
 _ROOMS = (
-    'attacks', 'balls', 'certify', 'data', 'defenses', 'evaluation', 'features', 'files',
-    'geometry', 'keys', 'losses', 'masks', 'models', 'projections', 'report', 'sharding',
-    'testing', 'training', 'types', 'zoo',
+    'attacks', 'balls', 'certify', 'data', 'defenses', 'evaluation', 'features',
+    'files', 'geometry', 'keys', 'losses', 'masks', 'models', 'projections', 'report',
+    'sharding', 'testing', 'training', 'types', 'zoo',
 )  # fmt: skip
 _BALLS = ('l0', 'l1', 'l2', 'linf')
 

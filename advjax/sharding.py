@@ -1,7 +1,8 @@
-"""Where arrays live: batches cut over devices, everything else on all of them.
+"""Where arrays live: batches sharded over devices, everything else replicated.
 
-One rule serves one device, several, and several processes. A batch axis is cut along
-the mesh axis 'data'; weights are on every device, or cut as well where asked. The
+One rule serves one device, several, and several processes. A batch axis is
+sharded along the mesh axis 'data'; weights are replicated, or sharded as well where
+asked. The
 programs themselves are written for the whole batch: XLA's partitioner gives every
 device its rows, and only the mean over the batch needs the devices to talk.
 """
@@ -19,7 +20,7 @@ from advjax.types import Array
 
 DATA = 'data'
 _SMALL = 2**12
-"""Arrays of fewer elements are never cut."""
+"""Arrays of fewer elements are never sharded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,18 +28,18 @@ class Placement:
     """Devices, and how training is spread over them. Hashable.
 
     Attributes:
-      mesh: its axis 'data' cuts batches.
-      cut_weights: between two steps every device keeps its part only of the weights
+      mesh: batches are sharded along its axis 'data'.
+      shard_weights: between two steps every device keeps its shard only of the weights
         and of the optimizer's state. A step gathers the weights once, before it
         attacks, for twice the bytes between devices.
     """
 
     mesh: Mesh
-    cut_weights: bool = False
+    shard_weights: bool = False
 
     @property
     def count(self) -> int:
-        """The number of pieces a batch is cut into."""
+        """The number of shards of a batch."""
         return self.mesh.shape[DATA]
 
     @property
@@ -46,33 +47,33 @@ class Placement:
         """Whether there is more than one device."""
         return self.mesh.size > 1
 
-    def everywhere(self) -> NamedSharding:
-        """On every device."""
+    def replicated(self) -> NamedSharding:
+        """A whole copy on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     def rows(self, axis: int = 0) -> NamedSharding:
-        """Cut along one axis, the batch."""
+        """Sharded along one axis, the batch."""
         return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, DATA))
 
     def weight(self, shape: tuple[int, ...]) -> NamedSharding:
-        """One array of weights: cut along its longest axis that can be cut evenly."""
+        """One array of weights: sharded along its longest axis that divides evenly."""
         lengths = [n if n % self.count == 0 else 0 for n in shape]
-        if not self.cut_weights or not any(lengths) or np.prod(shape) < _SMALL:
-            return self.everywhere()
+        if not self.shard_weights or not any(lengths) or np.prod(shape) < _SMALL:
+            return self.replicated()
         return self.rows(int(np.argmax(lengths)))
 
     def of_state(self, state: Any) -> Any:
         """The shardings of a ``TrainState``, as a pytree like it."""
-        everywhere = jax.tree.map(lambda _: self.everywhere(), state)
+        replicated = jax.tree.map(lambda _: self.replicated(), state)
 
         def weights(tree: Any) -> Any:
             return jax.tree.map(lambda leaf: self.weight(leaf.shape), tree)
 
         mean = state.mean
         if mean is not None:
-            mean = {**everywhere.mean, 'params': weights(mean['params'])}
+            mean = {**replicated.mean, 'params': weights(mean['params'])}
         return dataclasses.replace(
-            everywhere,
+            replicated,
             params=weights(state.params),
             opt_state=weights(state.opt_state),
             mean=mean,
@@ -80,9 +81,9 @@ class Placement:
         )
 
     def put(self, tree: Any, shardings: Any = None) -> Any:
-        """Arrays that every process has alike, placed; everywhere by default."""
+        """Arrays that every process has alike, placed; replicated by default."""
         if shardings is None:
-            shardings = jax.tree.map(lambda _: self.everywhere(), tree)
+            shardings = jax.tree.map(lambda _: self.replicated(), tree)
         return jax.tree.map(_put, tree, shardings)
 
     def put_rows(self, tree: Any) -> Any:
@@ -100,11 +101,11 @@ class Placement:
         return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings)
 
     def gather(self, tree: Any) -> Any:
-        """Inside a jitted function: whole arrays, on every device."""
-        return self.constrain(tree, jax.tree.map(lambda _: self.everywhere(), tree))
+        """Inside a jitted function: whole arrays, replicated."""
+        return self.constrain(tree, jax.tree.map(lambda _: self.replicated(), tree))
 
     def constrain_rows(self, tree: Any) -> Any:
-        """Inside a jitted function: cuts a batch."""
+        """Inside a jitted function: shards a batch."""
         return self.constrain(tree, jax.tree.map(lambda _: self.rows(), tree))
 
 
@@ -120,7 +121,7 @@ def _put(leaf: Any, sharding: NamedSharding) -> Array:
 
 
 def placement(
-    batch_size: int, mesh: Mesh | None = None, cut_weights: bool = False
+    batch_size: int, mesh: Mesh | None = None, shard_weights: bool = False
 ) -> Placement:
     """Spreads batches over a mesh, or over every device there is.
 
@@ -128,7 +129,7 @@ def placement(
       batch_size: examples of a whole batch, over all processes.
       mesh: with an axis 'data'. By default all devices of all processes; of a single
         process those whose number divides the batch.
-      cut_weights: see ``Placement``.
+      shard_weights: see ``Placement``.
 
     Raises:
       ValueError: if the mesh has no axis 'data', or its length does not divide the
@@ -141,14 +142,14 @@ def placement(
             count = max(n for n in range(1, count + 1) if batch_size % n == 0)
             if count < len(devices):
                 warnings.warn(
-                    f'batch_size {batch_size} can be cut over {count} of '
+                    f'batch_size {batch_size} can be sharded over {count} of '
                     f'{len(devices)} devices only: take a multiple of the latter',
                     stacklevel=3,
                 )
         mesh = Mesh(np.array(devices[:count]), (DATA,))
     if DATA not in mesh.axis_names:
         raise ValueError(
-            f'mesh must have an axis {DATA!r} to cut batches along, got '
+            f'mesh must have an axis {DATA!r} to shard batches along, got '
             f'{mesh.axis_names}'
         )
     # Programs are written for whole arrays: axes of any type are taken as automatic.
@@ -159,7 +160,7 @@ def placement(
             f'batch_size must be a multiple of {mesh.shape[DATA]}, the devices along '
             f'{DATA!r}, got {batch_size}'
         )
-    return Placement(mesh, cut_weights)
+    return Placement(mesh, shard_weights)
 
 
 def fetched(tree: Any) -> Any:
@@ -208,14 +209,14 @@ def on_local_devices(tree: Any) -> Any:
     devices = jax.local_devices()
     if len(devices) == 1:
         return tree
-    everywhere = Placement(Mesh(np.array(devices), (DATA,))).everywhere()
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, everywhere), tree)
+    replicated = Placement(Mesh(np.array(devices), (DATA,))).replicated()
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, replicated), tree)
 
 
-def beside(model: Any, tree: Any) -> Any:
-    """The rows of a batch cut over the devices that a model is on.
+def shard_like(model: Any, tree: Any) -> Any:
+    """Shards the rows of a batch over the devices that a model is on.
 
-    They stay as they are beside a model on one device, or if they cannot be cut
+    They stay as they are for a model on one device, or if they cannot be divided
     evenly.
     """
     leaves = jax.tree.leaves(model)

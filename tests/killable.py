@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from advjax import data, training, zoo
-from advjax.training import loop
+from advjax.training import epoch
 from experiments.frame import process
 
 
@@ -30,8 +30,7 @@ def run(directory):
         jax.random.key(0),
         epochs=12,
         batch_size=64,
-        directory=directory,
-        save_seconds=0.0,
+        checkpoints=training.Checkpointing(directory, save_seconds=0.0),
     )
 
 
@@ -42,8 +41,8 @@ def digest(fit):
 
 if __name__ == '__main__':
     made = []
-    compiled = loop._compiled_step
-    loop._compiled_step = lambda *args: made.append(1) or compiled(*args)
+    compiled = epoch.compiled_step
+    epoch.compiled_step = lambda *args: made.append(1) or compiled(*args)
     fit = run(sys.argv[1])
     print('steps', len(made), flush=True)
     print('epochs', len(fit.history), flush=True)

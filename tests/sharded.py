@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from advjax import attacks, data, evaluation, models, sharding, training, zoo
-from advjax.training import loop
+from advjax.training import epoch
 from experiments.benchmarks import hlo
 from experiments.frame import process
 
@@ -46,7 +46,7 @@ def fit(plan):
     batch = plan.get('batch', 64)
     if plan.get('stream'):
         train = data.stream(train, batch_size=batch, seed=3)
-    said, compiled = [], loop._compiled_step
+    said, compiled = [], epoch.compiled_step
 
     def heard(*args):
         state, metrics = compiled(*args)
@@ -57,7 +57,10 @@ def fit(plan):
             time.sleep(plan['wait'])
         return state, metrics
 
-    loop._compiled_step = heard
+    epoch.compiled_step = heard
+    kept = None
+    if 'directory' in plan:
+        kept = training.Checkpointing(plan['directory'], plan.get('save_seconds', 0.0))
     result = training.fit(
         METHODS[plan.get('method', 'fast')](),
         NETS[plan.get('net', 'plain')](),
@@ -67,14 +70,13 @@ def fit(plan):
         jax.random.key(0),
         epochs=plan.get('epochs', 2),
         batch_size=batch,
-        directory=plan.get('directory'),
-        save_seconds=plan.get('save_seconds', 0.0),
-        cut_weights=plan.get('cut_weights', False),
+        checkpoints=kept,
+        shard_weights=plan.get('shard_weights', False),
         averaging=training.ema(0.9) if plan.get('averaging') else None,
-        on_failure='continue',
+        recovery='continue',
     )
     leaves = jax.tree.leaves(result.params)
-    cut = [
+    sharded = [
         list(leaf.sharding.spec)
         for leaf in jax.tree.leaves(result.last.params)
         if isinstance(leaf.sharding, jax.sharding.NamedSharding)
@@ -91,7 +93,7 @@ def fit(plan):
         'clean': [row['held_out_clean'] for row in result.history],
         'outside': outside.robust_accuracy,
         'digest': digest.hexdigest(),
-        'cut': cut,
+        'sharded': sharded,
         'devices': jax.device_count(),
     }
 
@@ -103,16 +105,16 @@ def program(plan):
     if plan.get('train_mode'):
         method = method.replace(train_mode=True)
     model, batch = NETS[plan.get('net', 'norm')](), 64
-    place = sharding.placement(batch, cut_weights=plan.get('cut_weights', False))
+    place = sharding.placement(batch, shard_weights=plan.get('shard_weights', False))
     source = training.feed.of(train, batch, place)
     optimizer = optax.sgd(0.1)
     state = training.create(
         model, optimizer, jax.random.key(0), method=method, shape=(batch, 8, 8, 1)
     )
     state = place.put(state, place.of_state(state))
-    made = loop._Program(place, source.take, None)
+    made = epoch.Program(place, source.take, None)
     arrays, items = source.epoch(0, jax.random.key(0), 0)
-    lowered = loop._compiled_step.lower(
+    lowered = epoch.compiled_step.lower(
         made, method, state, arrays, next(items), jax.random.key(1)
     )
     return hlo.collectives(lowered.compile().as_text())

@@ -19,14 +19,14 @@ def case():
 
 def test_the_step_measured_is_the_one_of_fit(case, monkeypatch):
     seen = []
-    lower = training_cost.loop._compiled_step.lower
+    lower = training_cost.epoch.compiled_step.lower
 
     class Heard:
         def lower(self, program, *args):
             seen.append(program)
             return lower(program, *args)
 
-    monkeypatch.setattr(training_cost.loop, '_compiled_step', Heard())
+    monkeypatch.setattr(training_cost.epoch, 'compiled_step', Heard())
     run, x, y = training_cost.training_step(case, 2)
     run()
     run()
@@ -84,16 +84,16 @@ def test_communication_of_two_devices():
         suite='scaling', devices=(2,), networks=PLAIN, short=True, attack_steps=3
     )
     figures = command.main(config)['scaling']
-    everywhere, cut = figures['madry_mnist']
-    assert (everywhere['devices'], everywhere['cut_weights']) == (2, False)
-    assert set(everywhere['collectives']) == {'all-reduce'}
-    assert everywhere['in_loops'] == 0
+    replicated, sharded = figures['madry_mnist']
+    assert (replicated['devices'], replicated['shard_weights']) == (2, False)
+    assert set(replicated['collectives']) == {'all-reduce'}
+    assert replicated['in_loops'] == 0
     # The gradient, and a few sums.
-    extra = everywhere['bytes'] - everywhere['parameter_bytes']
+    extra = replicated['bytes'] - replicated['parameter_bytes']
     assert 0 <= extra < 100
-    assert cut['cut_weights']
-    assert cut['collectives']['all-gather'] >= 1
-    assert cut['held_bytes'] < 0.6 * everywhere['held_bytes']
+    assert sharded['shard_weights']
+    assert sharded['collectives']['all-gather'] >= 1
+    assert sharded['held_bytes'] < 0.6 * replicated['held_bytes']
     text = training_cost.scaling_table(figures)
     assert '2 devices, replicated' in text
     assert 'met' in text

@@ -17,7 +17,7 @@ import optax
 import pytest
 
 from advjax import attacks, data, evaluation, models, training, zoo
-from advjax.training import loop
+from advjax.training import assess
 from advjax.training.checkpoint import Checkpoints
 from tests import killable
 
@@ -51,7 +51,7 @@ def test_adversarial_training_makes_a_network_robust():
 
 
 def test_the_best_epoch_is_kept_and_is_what_it_was_measured_as(tmp_path):
-    result = fit(epochs=4, directory=tmp_path)
+    result = fit(epochs=4, checkpoints=tmp_path)
     best = max(result.history, key=lambda row: row['held_out_robust'])
     x = np.asarray(data.to_float(HELD_OUT.images))
     again = evaluation.evaluate(
@@ -170,9 +170,9 @@ def test_all_checkpoints_damaged_starts_over(tmp_path):
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    fit(directory=tmp_path, epochs=1)
+    fit(checkpoints=tmp_path, epochs=1)
     with pytest.raises(ValueError, match='belongs to another run'):
-        fit(directory=tmp_path, epochs=1, model=zoo.mlp((8, 8, 1), 10, (4,)))
+        fit(checkpoints=tmp_path, epochs=1, model=zoo.mlp((8, 8, 1), 10, (4,)))
 
 
 def test_a_nan_loss_stops_with_the_step_and_the_last_good_state(tmp_path):
@@ -195,7 +195,7 @@ def test_a_nan_loss_stops_with_the_step_and_the_last_good_state(tmp_path):
 
     optimizer = optax.GradientTransformation(lambda _: optax.EmptyState(), count_down)
     with pytest.raises(training.NonFiniteLossError, match='step 8') as caught:
-        fit(training.standard(), optimizer, model, directory=tmp_path, epochs=3)
+        fit(training.standard(), optimizer, model, checkpoints=tmp_path, epochs=3)
     assert caught.value.step == 8
     good = caught.value.fit
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good.params))
@@ -209,7 +209,7 @@ class Scripted:
     def __init__(self, monkeypatch, rows):
         self.rows = iter(rows)
         monkeypatch.setattr(
-            loop._Loop, '_held_out_accuracy', lambda _: dict(next(self.rows))
+            assess, 'held_out_accuracy', lambda *_: dict(next(self.rows))
         )
 
 
@@ -219,12 +219,12 @@ def row(robust, top=0.1):
 
 def test_catastrophic_overfitting_rolls_back(monkeypatch, tmp_path):
     Scripted(monkeypatch, [row(0.5), row(0.7), row(0.1)])
-    result = fit(epochs=9, on_failure='rollback', directory=tmp_path / 'a')
+    result = fit(epochs=9, recovery='rollback', checkpoints=tmp_path / 'a')
     assert len(result.history) == 3
     assert 'catastrophic overfitting at epoch 3' in result.events[0]
     assert 'went back to epoch 2' in result.events[0]
     Scripted(monkeypatch, [row(0.5), row(0.7)])
-    expected = fit(epochs=2, directory=tmp_path / 'b')
+    expected = fit(epochs=2, checkpoints=tmp_path / 'b')
     for a, b in zip(
         jax.tree.leaves(result.params), jax.tree.leaves(expected.params), strict=True
     ):
@@ -233,7 +233,7 @@ def test_catastrophic_overfitting_rolls_back(monkeypatch, tmp_path):
 
 def test_catastrophic_overfitting_restarts_with_the_next_seed(monkeypatch):
     Scripted(monkeypatch, [row(0.7), row(0.1), row(0.6), row(0.8), row(0.7)])
-    result = fit(epochs=3, on_failure='restart')
+    result = fit(epochs=3, recovery='restart')
     assert [(r['attempt'], r['epoch']) for r in result.history] == [
         (0, 1), (0, 2), (1, 1), (1, 2), (1, 3),
     ]  # fmt: skip
@@ -243,7 +243,7 @@ def test_catastrophic_overfitting_restarts_with_the_next_seed(monkeypatch):
 
 def test_collapse_restarts_until_seeds_run_out(monkeypatch):
     Scripted(monkeypatch, [row(0.1, 1.0)] * 6)
-    result = fit(epochs=9, on_failure='restart', max_restarts=2)
+    result = fit(epochs=9, recovery=training.Recovery('restart', 2))
     assert [r['attempt'] for r in result.history] == [0, 0, 1, 1, 2, 2]
     assert len(result.events) == 3
     assert all('collapse to a constant class' in event for event in result.events)
@@ -252,7 +252,7 @@ def test_collapse_restarts_until_seeds_run_out(monkeypatch):
 
 def test_a_real_collapse_is_detected():
     """A learning rate far too high: one class for everything."""
-    result = fit(training.standard(), optax.adam(30.0), epochs=6, on_failure='rollback')
+    result = fit(training.standard(), optax.adam(30.0), epochs=6, recovery='rollback')
     assert any('collapse' in event for event in result.events)
     assert len(result.history) < 6
 
@@ -270,13 +270,30 @@ def test_progress_bar_shows_held_out_accuracy(capsys):
     [
         ({'epochs': 0}, 'epochs must be an integer >= 1, got 0'),
         ({'batch_size': 1.5}, 'batch_size must be an integer >= 1, got 1.5'),
-        ({'on_failure': 'panic'}, "'restart' or 'continue', got 'panic'"),
-        ({'max_restarts': -1}, 'max_restarts must be'),
+        ({'recovery': 'panic'}, "'restart' or 'continue', got 'panic'"),
+        ({'checkpoints': 3}, 'directory must be a path, got 3'),
+        ({'train': [1, 2]}, 'train must be a data.Dataset.*got list'),
     ],
 )
 def test_bad_arguments_are_named(change, words):
     with pytest.raises(ValueError, match=words):
         fit(**change)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        (lambda: training.Recovery('panic'), "'restart' or 'continue', got 'panic'"),
+        (lambda: training.Recovery(max_restarts=-1), 'max_restarts must be .* got -1'),
+        (lambda: training.Recovery(max_restarts=0.5), 'max_restarts must be'),
+        (lambda: training.Checkpointing('runs', -1.0), 'save_seconds must be >= 0'),
+        (lambda: training.Checkpointing('runs', np.nan), 'save_seconds must be >= 0'),
+        (lambda: training.Checkpointing(''), "directory must be a path, got ''"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings, words):
+    with pytest.raises(ValueError, match=words):
+        settings()
 
 
 def test_a_method_without_a_ball_needs_an_attack():
@@ -299,15 +316,15 @@ def test_a_method_without_a_ball_needs_an_attack():
 )
 def test_a_folder_of_another_run_is_refused(tmp_path_factory, change, words):
     folder = tmp_path_factory.getbasetemp() / 'one run'
-    fit(directory=folder, epochs=1)
+    fit(checkpoints=folder, epochs=1)
     with pytest.raises(ValueError, match=words):
-        fit(**{'directory': folder, 'epochs': 1, **change})
+        fit(**{'checkpoints': folder, 'epochs': 1, **change})
 
 
 def test_keys_in_the_state_of_an_optimizer_are_saved(tmp_path):
     noisy = optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(3)), optax.sgd(0.1))
-    one = fit(directory=tmp_path, epochs=1, optimizer=noisy)
-    two = fit(directory=tmp_path, epochs=1, optimizer=noisy)
+    one = fit(checkpoints=tmp_path, epochs=1, optimizer=noisy)
+    two = fit(checkpoints=tmp_path, epochs=1, optimizer=noisy)
     for a, b in zip(
         jax.tree.leaves(one.params), jax.tree.leaves(two.params), strict=True
     ):

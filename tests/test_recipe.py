@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from advjax import attacks, data, l2, losses, models, training, zoo
+from advjax.training import assess, epoch
 
 KEY = jax.random.key(0)
 X = jax.random.uniform(KEY, (6, 4, 5, 1))
@@ -231,7 +232,7 @@ def test_a_stream_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
         return data.stream(TRAIN, batch_size=128, seed=1)
 
     whole = fit(train=stream())
-    made, compiled = [], training.loop._compiled_step
+    made, compiled = [], epoch.compiled_step
 
     def step(*args):
         made.append(1)
@@ -239,14 +240,14 @@ def test_a_stream_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return compiled(*args)
 
-    monkeypatch.setattr(training.loop, '_compiled_step', step)
+    monkeypatch.setattr(epoch, 'compiled_step', step)
     with pytest.raises(training.Preempted):
-        fit(train=stream(), directory=tmp_path)
-    rest = fit(train=stream(), directory=tmp_path)
+        fit(train=stream(), checkpoints=tmp_path)
+    rest = fit(train=stream(), checkpoints=tmp_path)
     assert len(made) == int(whole.last.step)
     jax.tree.map(np.testing.assert_array_equal, rest.params, whole.params)
     with pytest.raises(ValueError, match='training images differ'):
-        fit(train=data.stream(TRAIN, batch_size=128, seed=2), directory=tmp_path)
+        fit(train=data.stream(TRAIN, batch_size=128, seed=2), checkpoints=tmp_path)
     with pytest.raises(ValueError, match='batch_size must be that of the stream, 128'):
         fit(train=stream(), batch_size=64)
 
@@ -261,11 +262,11 @@ def test_another_augmentation_is_another_run(tmp_path):
     def darker(key, x, y):
         return 0.5 * x, y
 
-    fit(directory=tmp_path, epochs=1)
+    fit(checkpoints=tmp_path, epochs=1)
     with pytest.raises(ValueError, match='its augmentation differ'):
-        fit(directory=tmp_path, epochs=1, augment=darker)
+        fit(checkpoints=tmp_path, epochs=1, augment=darker)
     with pytest.raises(ValueError, match='belongs to another run'):
-        fit(directory=tmp_path, epochs=1, averaging=training.ema())
+        fit(checkpoints=tmp_path, epochs=1, averaging=training.ema())
 
 
 def test_labels_without_a_class_are_refused():
@@ -277,14 +278,14 @@ def test_labels_without_a_class_are_refused():
 
 
 def test_a_failure_can_be_watched_to_the_end(monkeypatch):
-    monkeypatch.setattr(training.loop, 'diagnose', lambda rows, adversarial: 'lost it')
-    result = fit(on_failure='continue', epochs=3)
+    monkeypatch.setattr(assess, 'diagnose', lambda rows, adversarial: 'lost it')
+    result = fit(recovery='continue', epochs=3)
     assert len(result.history) == 3
     assert result.events == ('lost it; went on',)
 
 
 def test_sigterm_in_the_same_process(tmp_path, monkeypatch):
-    made, compiled = [], training.loop._compiled_step
+    made, compiled = [], epoch.compiled_step
 
     def step(*args):
         made.append(1)
@@ -292,13 +293,13 @@ def test_sigterm_in_the_same_process(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return compiled(*args)
 
-    monkeypatch.setattr(training.loop, '_compiled_step', step)
+    monkeypatch.setattr(epoch, 'compiled_step', step)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(training.Preempted) as stopped:
-        fit(directory=tmp_path, save_seconds=1e6)
+        fit(checkpoints=training.Checkpointing(tmp_path, 1e6))
     assert (stopped.value.code, stopped.value.step) == (0, 5)
     assert signal.getsignal(signal.SIGTERM) is before
-    rest = fit(directory=tmp_path, save_seconds=1e6)
+    rest = fit(checkpoints=training.Checkpointing(tmp_path, 1e6))
     assert len(made) == 2 * -(-len(TRAIN.labels) // 128)
     jax.tree.map(np.testing.assert_array_equal, rest.params, fit().params)
 

@@ -105,14 +105,14 @@ def test_two_processes_read_a_stream_as_one_does():
     same(one, run('fit', stream=True)[0])
 
 
-def test_weights_can_be_cut_over_devices(alone):
-    result = run('fit', devices=4, cut_weights=True)[0]
-    assert any('data' in spec for spec in result['cut'])
+def test_weights_can_be_sharded_over_devices(alone):
+    result = run('fit', devices=4, shard_weights=True)[0]
+    assert any('data' in spec for spec in result['sharded'])
     same(result, alone)
 
 
-def test_cut_weights_in_two_processes_with_averaging(tmp_path):
-    plan = {'cut_weights': True, 'averaging': True, 'epochs': 1}
+def test_sharded_weights_in_two_processes_with_averaging(tmp_path):
+    plan = {'shard_weights': True, 'averaging': True, 'epochs': 1}
     one, two = run(
         'fit', processes=2, devices=2, directory=str(tmp_path / 'a b'), **plan
     )
@@ -132,7 +132,7 @@ def test_attacks_give_the_same_verdicts_on_eight_devices():
         ({'method': 'pgd_at', 'net': 'norm'}, False),
         ({'method': 'trades', 'net': 'conv'}, False),
         ({'method': 'free', 'net': 'conv'}, False),
-        ({'method': 'pgd_at', 'net': 'conv', 'cut_weights': True}, False),
+        ({'method': 'pgd_at', 'net': 'conv', 'shard_weights': True}, False),
         # The control: batch statistics inside the attack do make devices talk.
         ({'method': 'pgd_at', 'net': 'norm', 'train_mode': True}, True),
     ],
@@ -142,7 +142,7 @@ def test_no_collective_inside_the_attack(plan, in_loop):
     assert any(each.in_loop for each in found) == in_loop
     outside = [each for each in found if not each.in_loop]
     assert outside
-    if 'cut_weights' not in plan:
+    if 'shard_weights' not in plan:
         assert {each.kind for each in outside} == {'all-reduce'}
 
 

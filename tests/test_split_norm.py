@@ -354,7 +354,7 @@ def test_the_loop_watches_each_branch_for_what_it_is_for(tmp_path):
         epochs=10,
         batch_size=64,
         attack=attacks.pgd(linf(0.15), 3),
-        directory=tmp_path,
+        checkpoints=tmp_path,
     )
     assert not fit.events
     best = max(fit.history, key=lambda row: row['held_out_clean'])

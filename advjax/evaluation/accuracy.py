@@ -242,7 +242,7 @@ def evaluate(
                 searched = balls.take(attack, index, len(x))
                 searched = sharding.on_local_devices(searched)
                 rows = key_of(key, name, which[index]), x[index], y[index]
-                rows = sharding.beside(model, rows)
+                rows = sharding.shard_like(model, rows)
                 found, calls = _attack(searched, model, *rows)
                 found, calls = np.asarray(found), np.asarray(calls)
                 _check_result(name, found, x[index])

@@ -53,7 +53,7 @@ def logits_of(logits_fn: LogitsFn, x: HostArray) -> np.ndarray:
     ``logits_fn`` must be a pytree (see ``types.as_pytree``).
     """
     with jax.default_matmul_precision('float32'):
-        return np.asarray(_logits(logits_fn, sharding.beside(logits_fn, x)))
+        return np.asarray(_logits(logits_fn, sharding.shard_like(logits_fn, x)))
 
 
 def norm_of(ball: Ball, delta: np.ndarray) -> np.ndarray:

@@ -72,6 +72,7 @@ from advjax.training.methods import (
 from advjax.training.preemption import Preempted
 from advjax.training.result import Fit, NonFiniteLossError, restore
 from advjax.training.schedules import piecewise, scheduled, triangular
+from advjax.training.settings import Checkpointing, Recovery
 from advjax.training.smoothing import WithSmoothLabels, smooth_labels
 from advjax.training.spatial import spatial_at
 from advjax.training.step import TrainState, create, step
@@ -93,6 +94,7 @@ __all__ = [
     'Aligned',
     'AtTemperature',
     'Augmented',
+    'Checkpointing',
     'CleanPairs',
     'Distilled',
     'EachBranch',
@@ -111,6 +113,7 @@ __all__ = [
     'OwnLabels',
     'Preempted',
     'RandomTarget',
+    'Recovery',
     'SmallLogits',
     'Swa',
     'Trades',

@@ -122,14 +122,10 @@ class Checkpoints:
 
 
 def _named(tree: Any) -> list[tuple[str, Any]]:
-    def name(path):
-        return '/'.join(
-            str(getattr(part, 'name', getattr(part, 'key', getattr(part, 'idx', part))))
-            for part in path
-        )
-
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [
-        (name(p), leaf) for p, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+        (jax.tree_util.keystr(path, simple=True, separator='/'), leaf)
+        for path, leaf in leaves
     ]
 
 

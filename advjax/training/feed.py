@@ -5,7 +5,7 @@ them on, and knows a pure function that makes images of what it gives.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,12 +16,51 @@ from advjax.sharding import Placement
 from advjax.types import Array, Key
 
 
+@runtime_checkable
+class Source(Protocol):
+    """Images that are read while training goes on; ``data.stream`` makes one.
+
+    Attributes:
+      batch_size: examples per batch, over all processes.
+      batches_per_epoch: batches of one pass.
+      shape: (H, W, C) of one image.
+    """
+
+    batch_size: int
+    batches_per_epoch: int
+    shape: tuple[int, ...]
+
+    def batches(self, epoch: int, first: int) -> Iterator[dict[str, np.ndarray]]:
+        """The batches of an epoch from the first on: this process's rows of each."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold to go on, as JSON."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from a ``state``."""
+        ...
+
+    def fingerprint(self) -> str:
+        """What tells whether it is the same data."""
+        ...
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        ...
+
+
 class Feed(Protocol):
     """What the loop asks of a source of batches."""
 
     batches_per_epoch: int
     shape: tuple[int, ...]
-    take: Callable[[Any, Any], dict[str, Array]]
+
+    @property
+    def take(self) -> Callable[[Any, Any], dict[str, Array]]:
+        """Makes a batch of the source and an item of ``epoch``; pure, for jit."""
+        ...
 
     def epoch(self, number: int, key: Key, first: int) -> tuple[Any, Iterator[Any]]:
         """Returns the source and items; ``take(source, item)`` is a batch, in jit."""
@@ -54,9 +93,13 @@ class InMemory:
 
     take = staticmethod(_take_row)
 
-    def __init__(self, dataset: Any, batch_size: int, place: Placement):
+    def __init__(
+        self, dataset: data.Dataset | data.Mixture, batch_size: int, place: Placement
+    ):
         self._dataset, self._batch_size, self._place = dataset, batch_size, place
-        on_device = data.device_data(dataset)
+        # A mixture stands where a set can: it has images and labels of both.
+        whole: Any = dataset
+        on_device = data.device_data(whole)
         self._on_device = place.put(on_device) if place.several else on_device
         self.batches_per_epoch = data.batches_per_epoch(dataset, batch_size)
         self.shape = tuple(on_device.images.shape[1:])
@@ -64,9 +107,9 @@ class InMemory:
     def epoch(self, number: int, key: Key, first: int) -> tuple[Any, Iterator[Any]]:
         """A shuffle made from the key and the number alone."""
         rows = data.epoch_of(self._dataset, key, number, self._batch_size)
-        cut = jax.tree.map(lambda _: self._place.rows(axis=1), rows)
+        shards = jax.tree.map(lambda _: self._place.rows(axis=1), rows)
         items = (np.int32(i) for i in range(first, self.batches_per_epoch))
-        return (self._on_device, self._place.put(rows, cut)), items
+        return (self._on_device, self._place.put(rows, shards)), items
 
     def state(self) -> dict[str, Any]:
         """Nothing: the step says all."""
@@ -78,7 +121,9 @@ class InMemory:
     def fingerprint(self) -> str:
         """Of all images and labels."""
         images, labels = self._dataset.images, self._dataset.labels.astype(np.int32)
-        return of_arrays((images, labels, getattr(self._dataset, 'fraction', 0.0)))
+        train = self._dataset
+        fraction = train.fraction if isinstance(train, data.Mixture) else 0.0
+        return of_arrays((images, labels, fraction))
 
     def close(self) -> None:
         """Nothing to close."""
@@ -94,7 +139,7 @@ class Streamed:
 
     take = staticmethod(_as_float)
 
-    def __init__(self, stream: Any, batch_size: int, place: Placement):
+    def __init__(self, stream: Source, batch_size: int, place: Placement):
         if stream.batch_size != batch_size:
             raise ValueError(
                 f'batch_size must be that of the stream, {stream.batch_size}, got '
@@ -119,14 +164,29 @@ class Streamed:
 
     def fingerprint(self) -> str:
         """Of the stream's description; its images are not read for it."""
-        return str(self._stream.fingerprint())
+        return self._stream.fingerprint()
 
     def close(self) -> None:
         """Stops reading ahead."""
         self._stream.close()
 
 
+def in_memory(train: Any) -> bool:
+    """Whether a training set is all in memory, labels included."""
+    return isinstance(train, data.Dataset | data.Mixture)
+
+
 def of(train: Any, batch_size: int, place: Placement) -> Feed:
-    """The feed of a ``data.Dataset``, a mixture, or a stream."""
-    kind: Any = Streamed if hasattr(train, 'batches') else InMemory
-    return kind(train, batch_size, place)
+    """The feed of a ``data.Dataset``, a mixture, or a ``Source``.
+
+    Raises:
+      ValueError: if it is none of these, or a source of other batches.
+    """
+    if in_memory(train):
+        return InMemory(train, batch_size, place)
+    if isinstance(train, Source):
+        return Streamed(train, batch_size, place)
+    raise ValueError(
+        'train must be a data.Dataset, a data.mixture or a data.stream, got '
+        f'{type(train).__name__}'
+    )

@@ -35,7 +35,7 @@ import optax
 
 from advjax import data, losses, models, sharding, training, zoo
 from advjax.sharding import Placement
-from advjax.training import feed, loop
+from advjax.training import epoch, feed
 from experiments.benchmarks import hlo
 from experiments.benchmarks.timing import interleaved
 
@@ -105,8 +105,8 @@ def _lowered(case: Case, steps: int, place: Placement, state: Any):
     key = jax.random.key(0)
     arrays, items = source.epoch(0, key, 0)
     args = training.pgd_at(case.eps, steps), state, arrays, next(items), key
-    program = loop._Program(place, source.take, None)
-    return loop._compiled_step.lower(program, *args), args, source.take
+    program = epoch.Program(place, source.take, None)
+    return epoch.compiled_step.lower(program, *args), args, source.take
 
 
 def _abstract(case: Case) -> Any:
@@ -251,9 +251,9 @@ def training_table(figures: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def communication(case: Case, steps: int, cut_weights: bool) -> dict[str, Any]:
+def communication(case: Case, steps: int, shard_weights: bool) -> dict[str, Any]:
     """Collectives of the step on all devices, and the bytes that each device holds."""
-    place = sharding.placement(case.batch, cut_weights=cut_weights)
+    place = sharding.placement(case.batch, shard_weights=shard_weights)
     state = _abstract(case)
     state = jax.tree.map(
         lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at),
@@ -267,7 +267,7 @@ def communication(case: Case, steps: int, cut_weights: bool) -> dict[str, Any]:
     held = [*params, *jax.tree.leaves(state.opt_state)]
     return {
         'devices': jax.device_count(),
-        'cut_weights': cut_weights,
+        'shard_weights': shard_weights,
         'collectives': {k: sum(each.kind == k for each in found) for k in kinds},
         'in_loops': sum(each.in_loop for each in found),
         'bytes': sum(each.bytes * each.times for each in found),
@@ -316,8 +316,8 @@ def _in_this_process(
     alone = jax.device_count() == 1
     return {
         net: [
-            communication(case, steps, cut)
-            for cut in ((False,) if alone else (False, True))
+            communication(case, steps, sharded)
+            for sharded in ((False,) if alone else (False, True))
         ]
         for net, case in cases(batch, batch, tiny, networks).items()
     }
@@ -332,10 +332,10 @@ def scaling_table(figures: dict[str, Any]) -> str:
     for net, rows in figures.items():
         lines.append(net)
         for row in rows:
-            weights = 'sharded' if row['cut_weights'] else 'replicated'
+            weights = 'sharded' if row['shard_weights'] else 'replicated'
             name = f'  {row["devices"]} devices, {weights}'
             share = row['bytes'] / row['parameter_bytes']
-            goal = 2.05 if row['cut_weights'] else 1.05
+            goal = 2.05 if row['shard_weights'] else 1.05
             met = share <= goal and not row['in_loops']
             lines.append(
                 f'{name:<26}'

@@ -104,7 +104,7 @@ class Config:
     """Its restarts."""
     on_failure: Literal['restart', 'rollback', 'continue'] = 'restart'
     """After catastrophic overfitting or collapse: next seed, or back to the best."""
-    cut_weights: bool = False
+    shard_weights: bool = False
     """Shard the weights and the optimizer's state over the devices, too."""
 
 

@@ -53,9 +53,9 @@ def train(
         attack=attacks.pgd(ball, 20),
         augment=choices.augmentation(config),
         averaging=choices.averaging(config),
-        cut_weights=config.cut_weights,
-        directory=folder,
-        on_failure=config.on_failure,
+        shard_weights=config.shard_weights,
+        checkpoints=folder,
+        recovery=config.on_failure,
         progress=progress,
     )
 

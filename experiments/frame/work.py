@@ -147,7 +147,7 @@ class Work:
             jax.random.key(seed),
             epochs=epochs,
             batch_size=batch_size,
-            directory=self.shared / name if shared else self.folder / 'nets' / name,
+            checkpoints=self.shared / name if shared else self.folder / 'nets' / name,
             **options,
         )
         self._note_time()

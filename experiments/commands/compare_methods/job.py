@@ -126,8 +126,8 @@ def _train(
         batch_size=config.batch_size,
         attack=adversary,
         averaging=row.averaging,
-        directory=folder / 'nets' / row.name,
-        max_restarts=1,
+        checkpoints=folder / 'nets' / row.name,
+        recovery=training.Recovery(max_restarts=1),
     )
     return fit, epochs
 

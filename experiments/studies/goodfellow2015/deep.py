@@ -81,7 +81,7 @@ def train(work: Work, sets: Sets, config: Any) -> dict[str, Net]:
         optimizer: Any = None,
         model: models.Model = maxout,
         batch_size: int = config.batch_size,
-        on_failure: str = 'restart',
+        recovery: training.settings.OnFailure = 'restart',
     ) -> Any:
         """With ``attack`` what is kept is the epoch most robust to it."""
         return work.fit(
@@ -94,7 +94,7 @@ def train(work: Work, sets: Sets, config: Any) -> dict[str, Net]:
             optimizer=optimizer or recipe(config, images, epochs),
             seed=config.seed,
             attack=attack,
-            on_failure=on_failure,
+            recovery=recovery,
         ).logits_fn
 
     few = config.control_epochs
@@ -133,7 +133,7 @@ def train(work: Work, sets: Sets, config: Any) -> dict[str, Net]:
             few,
             optimizer=recipe(config, images, few, decay),
             # That it answers one class is the finding, no reason for another seed.
-            on_failure='rollback',
+            recovery='rollback',
         )
     return {
         'softmax': Net(softmax),

@@ -52,7 +52,7 @@ def trained(
             attack=attacks.pgd(ball, 10),
             averaging=training.ema(config.decay) if name == AVERAGED else None,
             # What is to be seen is a fall, which must not end the training.
-            on_failure='continue',
+            recovery='continue',
         )
         test = work.sets(sets.train.name, test_images=config.attacked).test
         parts = {'': test, 'fitted': sets.train}

@@ -51,7 +51,7 @@ def trained(
             learning_rate=rate,
             seed=seed,
             # A failure is what is to be seen of the one, and bad luck of the others.
-            on_failure='continue' if name == ZERO else 'restart',
+            recovery='continue' if name == ZERO else 'restart',
         )
         x, y = work.images(work.sets(config.dataset, test_images=config.attacked).test)
         ends = {'best': fit.logits_fn, 'last': last_of(fit)}
