@@ -123,10 +123,7 @@ class Checkpoints:
 
 def _named(tree: Any) -> list[tuple[str, Any]]:
     def name(path):
-        return '/'.join(
-            str(getattr(part, 'name', getattr(part, 'key', getattr(part, 'idx', part))))
-            for part in path
-        )
+        return jax.tree_util.keystr(path, simple=True, separator='/')
 
     return [
         (name(p), leaf) for p, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]

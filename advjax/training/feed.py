@@ -64,9 +64,9 @@ class InMemory:
     def epoch(self, number: int, key: Key, first: int) -> tuple[Any, Iterator[Any]]:
         """A shuffle made from the key and the number alone."""
         rows = data.epoch_of(self._dataset, key, number, self._batch_size)
-        cut = jax.tree.map(lambda _: self._place.rows(axis=1), rows)
+        sharded = jax.tree.map(lambda _: self._place.rows(axis=1), rows)
         items = (np.int32(i) for i in range(first, self.batches_per_epoch))
-        return (self._on_device, self._place.put(rows, cut)), items
+        return (self._on_device, self._place.put(rows, sharded)), items
 
     def state(self) -> dict[str, Any]:
         """Nothing: the step says all."""
@@ -78,7 +78,8 @@ class InMemory:
     def fingerprint(self) -> str:
         """Of all images and labels."""
         images, labels = self._dataset.images, self._dataset.labels.astype(np.int32)
-        return of_arrays((images, labels, getattr(self._dataset, 'fraction', 0.0)))
+        mixed = isinstance(self._dataset, data.Mixture)
+        return of_arrays((images, labels, self._dataset.fraction if mixed else 0.0))
 
     def close(self) -> None:
         """Nothing to close."""
@@ -128,5 +129,6 @@ class Streamed:
 
 def of(train: Any, batch_size: int, place: Placement) -> Feed:
     """The feed of a ``data.Dataset``, a mixture, or a stream."""
+    # Any object with the methods of a stream is one, not only ours.
     kind: Any = Streamed if hasattr(train, 'batches') else InMemory
     return kind(train, batch_size, place)

@@ -5,7 +5,7 @@ be. Every random choice comes from the key, the attempt and the step, so a run t
 was killed at any moment and is started again ends with the same bits.
 
 The same call trains on one device, on several, and in several processes that have
-called ``jax.distributed.initialize()``: batches are cut over all of them (see
+called ``jax.distributed.initialize()``: batches are sharded over all of them (see
 ``advjax.sharding``), which see the same directory.
 """
 
@@ -36,7 +36,7 @@ from advjax.training.feed import Feed
 from advjax.training.methods import Method
 from advjax.training.preemption import Listener, Preempted
 from advjax.training.result import Fit, NonFiniteLossError, write_log
-from advjax.training.step import TrainState, create, no_totals, step
+from advjax.training.steps import TrainState, create, no_totals, step
 from advjax.types import Array, Attack, Key, as_pytree
 
 Augment = Callable[[Key, Array, Array], tuple[Array, Array]]
@@ -85,7 +85,7 @@ def _compiled_step(
         each = keys.of_index(draw, batch['index'])
         x, y = program.augment(each, batch['image'], batch['label'])
         batch = place.constrain_rows({**batch, 'image': x, 'label': y})
-    # Weights that are cut are gathered here: else it would be in every attack step.
+    # Sharded weights are gathered once here, not in every step of the attack.
     state = dataclasses.replace(state, params=place.gather(state.params))
     state, metrics = step(method, state, batch, key)
     return place.constrain(state, place.of_state(state)), place.gather(metrics)
@@ -138,8 +138,8 @@ def fit(
       augment: from ``data.augment``, such as ``pad_crop(4)``: images and labels are
         changed before they are attacked, each by its own key.
       averaging: ``ema(...)`` or ``swa(...)``; the result is the averaged network.
-      mesh: devices with an axis 'data' to cut batches along; all there are by default.
-      cut_weights: cut weights and the optimizer's state over the devices, too.
+      mesh: devices with an axis 'data' to shard batches over; all by default.
+      cut_weights: shard weights and the optimizer's state, too.
       directory: where checkpoints and ``metrics.jsonl`` go. If it holds a run that
         was interrupted, that run goes on. None keeps nothing.
       save_seconds: least time between two checkpoints.
@@ -186,6 +186,7 @@ def _validate(
     method, model, train, held_out, epochs, batch_size, on_failure, max_restarts
 ) -> None:
     sets = {'training': train, 'held-out': held_out}
+    # The labels of a stream are not known before they are read.
     sets = {name: each for name, each in sets.items() if hasattr(each, 'labels')}
     for name, value, least in (
         ('epochs', epochs, 1),
