@@ -107,7 +107,7 @@ def test_random_targets_are_uniform_and_reached():
 
     x = jnp.zeros((900, 2))
     y = jnp.zeros(900, jnp.int32)
-    aimed = training.random_target(spy)
+    aimed = training.random_target(spy, 3)
     each = keys.per_example(KEY, 900)
     aimed(three, each, x, y)
     key, target = seen[0]
@@ -120,7 +120,7 @@ def test_random_targets_are_uniform_and_reached():
     assert (key == keys.fold(each, 1)).all()
     # The attack is towards it: what is drawn becomes likelier.
     f = models.logits_fn(MODEL, *apart(MODEL))
-    aimed = training.random_target(attacks.pgd(0.2, 5, keep_best=False))
+    aimed = training.random_target(attacks.pgd(0.2, 5, keep_best=False), 3)
     each = inner_keys()
     drawn = keys.draw(lambda k: jax.random.randint(k, (), 0, 3), keys.fold(each, 0))
     found = aimed(f, each, X, Y)
@@ -130,7 +130,7 @@ def test_random_targets_are_uniform_and_reached():
 
 def test_advprop_takes_a_random_target_through_its_branch():
     state = begin()
-    inner = training.random_target(attacks.pgd(0.1, 1, 1.0, keep_best=False))
+    inner = training.random_target(attacks.pgd(0.1, 1, 1.0, keep_best=False), 3)
     method = training.advprop(inner)
     f = models.logits_fn(MODEL, state.params, state.model_state, branch=1)
     (made,) = method.inner(f, inner_keys(), X, Y)

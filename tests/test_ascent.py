@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from advjax import attacks, balls, keys, losses
-from advjax.training import methods
+from advjax.training import named
 from tests import reference
 
 BATCH, SIZE, HIDDEN, CLASSES = 4, 8, 16, 4
@@ -203,7 +203,7 @@ def test_nesterov_looks_ahead():
 
 def test_inner_attack_of_fast_training_is_fgsm_from_an_unclipped_start():
     p = problem()
-    inner = methods.fast(EPS, rate=1.25).inner
+    inner = named.fast(EPS, rate=1.25).inner
     start = attacks.starts.unclipped(
         balls.linf(EPS), keys.fold(keys.per_example(KEY, BATCH), 0), p.x
     )
@@ -217,7 +217,7 @@ def test_inner_attack_of_fast_training_is_fgsm_from_an_unclipped_start():
 
 def test_inner_attack_of_trades_climbs_the_divergence():
     p = problem()
-    inner = methods.trades(EPS, steps=STEPS, rate=ALPHA / EPS).inner
+    inner = named.trades(EPS, steps=STEPS, rate=ALPHA / EPS).inner
     clean = jnp.asarray(p.logits_fn(p.x))
     iterates, answer = trajectory(inner.attack, p.logits_fn, p.x, clean)
     noise = np.float64(iterates[0]) - p.x
@@ -511,7 +511,7 @@ COUNTED = {
     'restarts': lambda: attacks.restarts(attacks.bim(0.1, 3), 4),
     'targeted': lambda: attacks.targeted(attacks.bim(0.1, 3), 2),
     'worst of': lambda: attacks.worst_of([attacks.fgsm(0.1), attacks.bim(0.1, 3)]),
-    'trades': lambda: methods.trades(0.1, steps=3).inner,
+    'trades': lambda: named.trades(0.1, steps=3).inner,
 }
 
 

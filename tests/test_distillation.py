@@ -136,12 +136,12 @@ def test_robust_distillation_reduces_to_what_it_is_made_of():
         return STEP(method, start(), BATCH, KEY)[0].params
 
     ard, rslad = training.adversarially_robust_distillation, training.rslad
-    close(params(ard(TEACHER, 0.2, alpha=0.0)), params(training.standard()), atol=1e-7)
+    close(params(ard(TEACHER, 0.2, weight=0.0)), params(training.standard()), atol=1e-7)
     defensive = params(training.distillation(TEACHER, 1.0))
     # Divergence and cross entropy differ by a constant.
     close(params(ard(TEACHER, 0.0, temperature=1.0)), defensive, atol=1e-6)
     close(params(rslad(TEACHER, 0.0)), defensive, atol=1e-6)
-    close(params(rslad(TEACHER, 0.3, alpha=0.0)), defensive, atol=1e-6)
+    close(params(rslad(TEACHER, 0.3, weight=0.0)), defensive, atol=1e-6)
     attacked = attacks.pgd(0.2, 10, keep_best=False)
     on_attacked = params(training.distillation(TEACHER, 1.0, inner=attacked))
     close(params(ard(TEACHER, 0.2, temperature=1.0)), on_attacked, atol=1e-6)
@@ -159,7 +159,7 @@ def test_temperature_and_weight_are_leaves():
 
     def one(alpha):
         method = training.rslad(TEACHER, 0.1, steps=1)
-        method = method.replace(outer=method.outer.replace(alpha=alpha))
+        method = method.replace(outer=method.outer.replace(weight=alpha))
         return training.step(method, start(), BATCH, KEY)[0].params
 
     many = jax.jit(jax.vmap(one))(jnp.array([0.0, 0.5]))
@@ -192,7 +192,7 @@ def test_only_what_is_asked_for_passes_the_network():
     """One pass in defensive distillation, two in the robust ones."""
     asked = []
 
-    def forward(state, x):
+    def forward(state, x, draw=0):
         asked.append(x)
         return jnp.zeros((6, 3)), state
 
@@ -251,7 +251,7 @@ def test_the_student_does_not_move_its_teacher():
     def loss(teacher):
         outer = training.distillation(teacher, 2.0).outer
 
-        def forward(state, x):
+        def forward(state, x, draw=0):
             return jnp.ones((6, 3)) * jnp.arange(3.0)[None], state
 
         return outer(forward, {}, X, X, Y)[0].sum()
@@ -318,10 +318,10 @@ def test_distilled_by_the_loop_it_answers_at_temperature_one_and_saturates():
             'temperature must be positive',
         ),
         (
-            lambda: training.adversarially_robust_distillation(TEACHER, 0.1, alpha=2),
-            r'alpha must lie in \[0, 1\], got 2',
+            lambda: training.adversarially_robust_distillation(TEACHER, 0.1, weight=2),
+            r'weight must lie in \[0, 1\], got 2',
         ),
-        (lambda: training.rslad(TEACHER, 0.1, alpha=-1.0), r'alpha must .* -1.0'),
+        (lambda: training.rslad(TEACHER, 0.1, weight=-1.0), r'weight must .* -1.0'),
         (lambda: training.rslad(TEACHER, 0.1, steps=0), 'steps must be an integer'),
         (lambda: training.rslad('net', 0.1), 'expected a callable'),
     ],

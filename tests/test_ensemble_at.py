@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from advjax import attacks, keys, linf, models, training, zoo
+from advjax.training.ensemble import OneOf
 from tests.test_models import NnxNet
 
 KEY = jax.random.key(0)
@@ -48,7 +49,7 @@ def by_hand(f, x, eps):
 
 def test_loss_and_gradient_are_those_of_the_equation_for_every_source():
     """Plain JAX from the paper and the authors' code; each source is drawn in turn."""
-    state, method = start(), training.ensemble_at(0.2, SOURCES, alpha=0.3)
+    state, method = start(), training.ensemble_at(0.2, SOURCES, clean_weight=0.3)
     own = models.logits_fn(MODEL, state.params)
     images = [by_hand(f, X, 0.2) for f in (*SOURCES, own)]
 
@@ -74,7 +75,7 @@ def test_loss_and_gradient_are_those_of_the_equation_for_every_source():
 
 
 def shifts(*values):
-    return training.OneOf(tuple(jax.tree_util.Partial(shift, v) for v in values))
+    return OneOf(tuple(jax.tree_util.Partial(shift, v) for v in values))
 
 
 def shift(by, logits_fn, key, x, y):
@@ -116,7 +117,7 @@ def test_the_attack_draws_apart_from_the_choice_and_per_example():
     def noise(logits_fn, key, x, y):
         return keys.draw(lambda k: jax.random.normal(k, SHAPE), key)
 
-    one_of = training.OneOf((jax.tree_util.Partial(noise),))
+    one_of = OneOf((jax.tree_util.Partial(noise),))
     each = keys.per_example(KEY, 6)
     made = one_of(None, each, X, Y)
     np.testing.assert_array_equal(made[2:3], one_of(None, each[2:3], X[2:3], Y[2:3]))
@@ -145,7 +146,7 @@ def test_reductions():
     state = start()
     plain = STEP(training.standard(), state, BATCH, KEY)[0].params
     for method in (
-        training.ensemble_at(0.2, SOURCES, alpha=1.0),
+        training.ensemble_at(0.2, SOURCES, clean_weight=1.0),
         training.ensemble_at(0.0, SOURCES),
     ):
         close(STEP(method, state, BATCH, KEY)[0].params, plain, atol=1e-6)
@@ -161,7 +162,7 @@ def test_sources_are_leaves_and_stay_as_they_are():
     before = STEP._cache_size()
     for seed, eps in ((1, 0.1), (2, 0.2)):
         source = models.logits_fn(MODEL, MODEL.init(jax.random.key(seed))[0])
-        method = training.ensemble_at(eps, [source], alpha=eps)
+        method = training.ensemble_at(eps, [source], clean_weight=eps)
         STEP(method, start(), BATCH, KEY)
     assert STEP._cache_size() <= before + 1
     leaves = jax.tree.leaves(training.ensemble_at(0.1, SOURCES))
@@ -172,7 +173,7 @@ def test_sources_are_leaves_and_stay_as_they_are():
 def test_vmap_over_the_weight():
     def one(alpha):
         method = training.ensemble_at(0.2, SOURCES)
-        method = method.replace(outer=method.outer.replace(alpha=alpha))
+        method = method.replace(outer=method.outer.replace(clean_weight=alpha))
         return training.step(method, start(), BATCH, KEY)[0].params
 
     many = jax.jit(jax.vmap(one))(jnp.array([0.0, 0.25]))
@@ -196,7 +197,10 @@ def test_soft_labels_and_batch_normalisation():
 @pytest.mark.parametrize(
     ('make', 'words'),
     [
-        (lambda: training.ensemble_at(0.1, SOURCES, alpha=-0.1), r'alpha must .* -0.1'),
+        (
+            lambda: training.ensemble_at(0.1, SOURCES, clean_weight=-0.1),
+            r'clean_weight must .* -0.1',
+        ),
         (lambda: training.ensemble_at(0.1, SOURCES[0]), 'sources must be a list'),
         (lambda: training.ensemble_at(0.1, ['net']), 'expected a callable'),
         (lambda: training.ensemble_at('fgsm', SOURCES), 'expected a callable'),

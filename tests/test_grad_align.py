@@ -122,7 +122,7 @@ def test_examples_without_a_gradient_are_skipped():
         z = jnp.tanh(jnp.where(seen, x, 0).reshape(len(x), -1) @ params)
         return z + jnp.arange(3.0)[None]
 
-    def forward(state, x):
+    def forward(state, x, draw=0):
         return apply(weights, x), state
 
     weights = jax.random.normal(KEY, (16, 3))

@@ -9,6 +9,8 @@ import optax
 import pytest
 
 from advjax import models, training, zoo
+from advjax.training.forward import Forward
+from advjax.training.smoothing import WithSmoothLabels
 from tests.test_models import NnxNet
 from tests.test_split_norm import MODEL as SPLIT
 
@@ -136,12 +138,12 @@ def test_nothing_smoothed_is_the_loss_bit_for_bit(name):
     params, _ = MODEL.init(KEY)
 
     def loss(params, outer):
-        def forward(state, x):
-            return MODEL.apply(params, {}, x)[0], state
+        mask = jnp.ones(len(X), bool)
+        forward = Forward(mask, MODEL, params, {}, X, KEY)
 
         return outer(forward, {}, X, X[::-1], Y)[0].sum()
 
-    smooth = training.WithSmoothLabels(outer, jnp.float32(0))
+    smooth = WithSmoothLabels(outer, jnp.float32(0))
     one, two = (jax.value_and_grad(loss)(params, o) for o in (outer, smooth))
     jax.tree.map(np.testing.assert_array_equal, one, two)
 

@@ -123,7 +123,7 @@ def test_convolutions_are_differentiated_twice():
     outer, dimensions = training.llr(0.2).outer, ('NHWC', 'HWIO', 'NHWC')
 
     def gradient(conv):
-        def forward(state, z):
+        def forward(state, z, draw=0):
             for kernel, stride in zip(params_[:2], (2, 1), strict=True):
                 z = conv(
                     z,

@@ -91,7 +91,7 @@ def test_what_is_known_anyway_counts_less():
     z = {'sure': jnp.array([[4.0, 0.0]]), 'unsure': jnp.array([[0.0, 0.0]])}
     adversarial = jnp.array([[0.0, 1.0]])
 
-    def forward(state, x):
+    def forward(state, x, draw=0):
         return (adversarial if x is Y else x), state
 
     y = jnp.array([0])

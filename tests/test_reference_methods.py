@@ -11,13 +11,14 @@ import pytest
 
 from advjax import attacks, balls, keys, models, training, zoo
 from advjax.training.ensemble import OneOf
-from advjax.training.grad_align import grad_align, published_coefficient
+from advjax.training.forward import Forward
+from advjax.training.gradient_alignment import grad_align, published_coefficient
 from advjax.training.local_linearity import llr
 from advjax.training.logit_pairing import (
     adversarial_logit_pairing,
     clean_logit_pairing,
 )
-from advjax.training.mart import mart
+from advjax.training.misclassification import mart
 from advjax.training.virtual import virtual_adversarial
 from tests import reference_methods as reference
 
@@ -117,8 +118,8 @@ def outer_and_gradient(method, tree, images, batch):
     """Mean outer loss and its gradient, from outside the training step."""
 
     def total(tree):
-        def forward(state, x, **view):
-            return model().apply(tree, state, x, train=True, key=KEY, **view)
+        mask = jnp.ones(len(batch['label']), bool)
+        forward = Forward(mask, model(), tree, {}, batch['image'], KEY)
 
         x, y = batch['image'], batch['label']
         return jnp.mean(method.outer(forward, {}, x, images, y)[0])
@@ -212,7 +213,7 @@ OUTER = {
         reference.standard(net(), x, soft),
     ),
     'fgsm_at': lambda: (
-        training.fgsm_at(EPS, alpha=0.3),
+        training.fgsm_at(EPS, clean_weight=0.3),
         ADV,
         Y,
         reference.mixed(net(), x, adv, y, 0.3),
@@ -361,7 +362,7 @@ def test_losses_and_gradients_are_the_authors(name):
 def test_advprop_has_the_loss_of_two_networks_that_share_weights():
     trees = (params(), params(7))
 
-    def forward(state, x, branch=0):
+    def forward(state, x, branch=0, draw=0):
         return model().apply(trees[branch], state, x, train=True, key=KEY)
 
     outer = training.advprop(EPS).outer
@@ -558,7 +559,7 @@ def test_the_search_of_llr_finds_more_than_the_published_code():
 def test_the_adversary_of_vat_is_the_authors(xi, atol, iterations):
     # The smaller xi, the more of the divergence's gradient is rounding in float32.
     eps = 0.5
-    inner = virtual_adversarial(eps, xi=xi, power_iterations=iterations).inner
+    inner = virtual_adversarial(eps, probe=xi, power_iterations=iterations).inner
     each = keys.per_example(KEY, B)
     start = keys.draw(lambda k: jax.random.normal(k, SHAPE, jnp.float32), each)
     expected = reference.vat_perturbation(net(), x, rows(start), eps, xi, iterations)

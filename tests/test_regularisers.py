@@ -9,6 +9,8 @@ import optax
 import pytest
 
 from advjax import attacks, keys, models, training, zoo
+from advjax.training.forward import Forward
+from advjax.training.named import Mixed, OnAdversarial
 from tests.test_models import NnxNet
 
 KEY = jax.random.key(0)
@@ -45,10 +47,10 @@ WEIGHTS = {
     'alp': ('coefficient',),
     'clp': ('coefficient',),
     'grad_align': ('coefficient',),
-    'llr': ('lambda_', 'mu'),
+    'llr': ('error_weight', 'slope_weight'),
     'lsq': ('coefficient',),
     'mart': ('beta',),
-    'vat': ('alpha',),
+    'vat': ('weight',),
 }
 
 
@@ -102,9 +104,9 @@ def without(name):
     if name == 'grad_align':
         return training.method(attacks.fgm(0.5), training.on_adversarial)
     if name == 'alp':
-        return training.method(method.inner, training.Mixed(jnp.float32(0.5)))
+        return training.method(method.inner, Mixed(jnp.float32(0.5)))
     if name == 'mart':
-        boosted = training.OnAdversarial(training.boosted_cross_entropy)
+        boosted = OnAdversarial(training.boosted_cross_entropy)
         return training.method(method.inner, boosted)
     return training.gaussian_augmentation(0.2)
 
@@ -160,8 +162,8 @@ def test_answers_are_those_to_the_images_trained_on(name):
     params, moved = start().params, 1 - X
     images = (moved, X) if name == 'grad_align' else moved
 
-    def forward(state, x):
-        return MODEL.apply(params, state, x, train=True)
+    mask = jnp.ones(len(X), bool)
+    forward = Forward(mask, MODEL, params, {}, X, KEY)
 
     logits = METHODS[name].outer(forward, {}, X, images, Y)[1]
     answered = X if name in ('llr', 'vat') else moved
@@ -184,10 +186,10 @@ def test_one_program_for_all_radii_and_weights():
         (lambda v: training.clean_logit_pairing(v), 'sigma'),
         (lambda v: training.logit_squeezing(0.1, v), 'coefficient'),
         (lambda v: training.logit_squeezing(v), 'sigma'),
-        (lambda v: training.llr(0.1, v), 'lambda_'),
-        (lambda v: training.llr(0.1, mu=v), 'mu'),
+        (lambda v: training.llr(0.1, v), 'error_weight'),
+        (lambda v: training.llr(0.1, slope_weight=v), 'slope_weight'),
         (lambda v: training.grad_align(0.1, v), 'coefficient'),
-        (lambda v: training.virtual_adversarial(0.1, v), 'alpha'),
+        (lambda v: training.virtual_adversarial(0.1, v), 'weight'),
     ],
 )
 def test_weights_are_finite_and_not_negative(make, argument):

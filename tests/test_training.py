@@ -86,7 +86,7 @@ def test_methods_reduce_to_standard_training():
     expected, _ = STEP(METHODS['standard'], state, BATCH, KEY)
     for method in (
         training.pgd_at(0.0, 3),
-        training.fgsm_at(0.1, alpha=1.0),
+        training.fgsm_at(0.1, clean_weight=1.0),
         training.fgsm_at(0.0),
         training.trades(0.1, beta=0.0, steps=3),
         training.trades(0.0, beta=6.0, steps=3),
@@ -239,8 +239,8 @@ def test_triangular_schedule_is_the_published_interpolation():
     ('make', 'words'),
     [
         (
-            lambda: training.fgsm_at(0.1, alpha=1.5),
-            r'alpha must lie in \[0, 1\], got 1.5',
+            lambda: training.fgsm_at(0.1, clean_weight=1.5),
+            r'clean_weight must lie in \[0, 1\], got 1.5',
         ),
         (lambda: training.trades(0.1, beta=-1), 'beta must be >= 0, got -1'),
         (lambda: training.pgd_at(-0.1), 'eps must be a radius >= 0'),

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from flax import struct
 
-from advjax import attacks, balls, training
+from advjax import attacks, balls
+from advjax.training.named import Mixed, Trades
 from advjax.types import as_pytree, check_images, dataclass
 
 
@@ -21,8 +22,8 @@ def test_values_of_different_kinds_have_different_structures():
         attacks.restarts(attacks.fgsm(0.1), 2),
         attacks.targeted(attacks.fgsm(0.1), 2),
         attacks.from_prediction(attacks.fgsm(0.1)),
-        training.Mixed(jnp.float32(1)),
-        training.Trades(jnp.float32(1)),
+        Mixed(jnp.float32(1)),
+        Trades(jnp.float32(1)),
         attacks.fgsm(0.1),
         attacks.fgm(balls.l2(0.1)),
     ]

@@ -140,7 +140,7 @@ def test_a_prediction_without_slope_stays_where_it_is():
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        ({'xi': 0}, 'xi must be a number > 0, got 0'),
+        ({'probe': 0}, 'probe must be a number > 0, got 0'),
         ({'power_iterations': 0}, 'power_iterations must be an integer >= 1, got 0'),
         ({'ball': -1.0}, 'eps must be a radius >= 0, got -1.0'),
     ],

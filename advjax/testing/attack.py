@@ -188,7 +188,7 @@ def few_tiny_steps_stay_inside(subject: Subject, setting: Setting) -> None:
     if not isinstance(attack, Ascent) or subject.ball.norm_name == 'l0':
         return
     f, (x, y) = setting.network(), setting.images()
-    slow = attack.replace(rate=jnp.float32(0.004), start=starts.clean)
+    slow = dataclasses.replace(attack, rate=jnp.float32(0.004), start=starts.clean)
     moved = np.asarray(subject.ball.norm(run(slow, subject.sees(f), KEY, x, y) - x))
     most = (0.004 * attack.steps + 0.001) * np.asarray(subject.ball.eps)
     assert (moved <= most).all(), f'distances {moved}, allowed {most}'

@@ -13,7 +13,7 @@ from advjax.evaluation import evaluate
 from advjax.evaluation.verify import logits_of
 from advjax.training.diagnosis import diagnose
 from advjax.training.run import Plan, Training, initial, kept
-from advjax.training.step import no_totals
+from advjax.training.steps import no_totals
 
 
 def assess(plan: Plan, training: Training) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-r"""Weight averaging: the network that is used is a mean of those that were trained.
+r"""Weight averaging: EMA and SWA of the weights along training.
 
     fit = training.fit(..., averaging=training.ema(0.995))
 

@@ -1,4 +1,4 @@
-r"""Ensemble adversarial training: perturbations borrowed from other models.
+r"""Ensemble adversarial training: perturbations found on other models.
 
 .. math:: \min_\theta E\big[ \alpha J(\theta, x, y)
           + (1 - \alpha) J(\theta, x + \delta_s, y) \big], \qquad
@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from advjax import attacks, keys
 from advjax.attacks.checks import check_fraction
 from advjax.balls import Ball, stands_for_ball
-from advjax.training.methods import Method, Mixed, method
+from advjax.training.methods import Method, method
+from advjax.training.named import Mixed
 from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
 
 
@@ -64,7 +65,7 @@ def _fast(inner: Any) -> Any:
 def ensemble_at(
     inner: Ball | float | Attack,
     sources: Sequence[LogitsFn],
-    alpha: float = 0.5,
+    clean_weight: float = 0.5,
 ) -> Method:
     r"""Ensemble adversarial training.
 
@@ -85,7 +86,7 @@ def ensemble_at(
       sources: logits functions of models that are trained already; they stay as they
         are. Their parameters are leaves of the method. Without any it is adversarial
         training on the model's own answers.
-      alpha: weight of the clean loss.
+      clean_weight: alpha.
 
     Raises:
       ValueError: for an attack or a source that is no function, sources that are no
@@ -99,4 +100,5 @@ def ensemble_at(
         raise ValueError(f'sources must be a list of logits functions, got {sources}')
     own = OwnLabels(_fast(inner))
     each = (*(attacks.surrogate(own, source) for source in sources), own)
-    return method(OneOf(each), Mixed(check_fraction('alpha', alpha)))
+    weight = check_fraction('clean_weight', clean_weight)
+    return method(OneOf(each), Mixed(weight))

@@ -14,7 +14,7 @@ from advjax.training.preemption import Preempted
 from advjax.training.recorder import Recorder
 from advjax.training.result import NonFiniteLossError
 from advjax.training.run import Augment, Plan, Training, kept, outcome
-from advjax.training.step import TrainState, step
+from advjax.training.steps import TrainState, step
 from advjax.types import Array
 
 CHECK_EVERY = 50

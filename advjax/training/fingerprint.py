@@ -1,4 +1,4 @@
-"""What makes two training runs the same run, as a few short texts.
+"""Fingerprints of a run: what must be equal for a checkpoint to be resumed.
 
 A checkpoint goes on only under what it was made with; each text names one thing that
 could differ, so a refusal can say which.

@@ -10,7 +10,8 @@ import jax
 
 from advjax import keys
 from advjax.attacks.checks import check_weight
-from advjax.training.methods import Method, method, on_adversarial
+from advjax.training.methods import Method, method
+from advjax.training.named import on_adversarial
 from advjax.types import Array, Key, LogitsFn, dataclass
 
 
@@ -20,11 +21,6 @@ class GaussianNoise:
 
     sigma: Array
 
-    @property
-    def steps(self) -> int:
-        """Gradients that it takes: none, so it is no adversary."""
-        return 0
-
     def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
         """Returns noisy images, which may leave the valid range."""
         del logits_fn, y
@@ -33,7 +29,7 @@ class GaussianNoise:
         return x + self.sigma.astype(x.dtype) * drawn
 
 
-def gaussian_augmentation(sigma: float) -> Method:
+def gaussian_augmentation(sigma: float = 0.25) -> Method:
     r"""Training on images with Gaussian noise, anew at every step.
 
     .. math:: E\,J(\theta, x + \delta, y), \qquad \delta \sim N(0, \sigma^2 I)
@@ -52,4 +48,5 @@ def gaussian_augmentation(sigma: float) -> Method:
 
     Reference: Cohen, Rosenfeld and Kolter 2019, arXiv 1902.02918, section 3.3.
     """
-    return method(GaussianNoise(check_weight('sigma', sigma)), on_adversarial)
+    noise = GaussianNoise(check_weight('sigma', sigma))
+    return method(noise, on_adversarial, adversarial=False)

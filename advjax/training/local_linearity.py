@@ -27,11 +27,6 @@ class LeastLinear:
 
     search: attacks.Ascent
 
-    @property
-    def steps(self) -> int:
-        """Gradients of the search."""
-        return self.search.steps
-
     def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
         """Returns x + delta, like ``x``."""
         error = tangent_error(lambda z: losses.cross_entropy(logits_fn(z), y), x)
@@ -39,7 +34,7 @@ class LeastLinear:
 
 
 def loss_and_slope(
-    forward: Any, state: Any, x: Array, y: Array
+    forward: Any, state: Any, x: Array, y: Array, draw: int = 0
 ) -> tuple[tuple[Array, Array, Any], Array]:
     """Cross entropy of a training pass and its gradient in the images.
 
@@ -50,7 +45,7 @@ def loss_and_slope(
     """
 
     def summed(images):
-        logits, after = forward(state, images)
+        logits, after = forward(state, images, draw=draw)
         values = losses.cross_entropy(logits, y)
         return jnp.sum(values), (values, logits, after)
 
@@ -62,23 +57,23 @@ def loss_and_slope(
 class Linearised:
     """Outer loss of LLR; build it with ``llr``."""
 
-    lambda_: Array
-    mu: Array
+    error_weight: Array
+    slope_weight: Array
 
     def __call__(self, forward, state, x, x_adv, y):
         """Returns losses, logits of the clean images, and the new state."""
         (clean, logits, after), gradient = loss_and_slope(forward, state, x, y)
-        moved = losses.cross_entropy(forward(state, x_adv)[0], y)
+        moved = losses.cross_entropy(forward(state, x_adv, draw=1)[0], y)
         predicted = total((x_adv - x) * gradient)
         error = jnp.abs(moved - clean - predicted)
-        loss = clean + self.lambda_ * error + self.mu * jnp.abs(predicted)
-        return loss, logits, after
+        loss = clean + self.error_weight * error
+        return loss + self.slope_weight * jnp.abs(predicted), logits, after
 
 
 def llr(
     ball: Ball | float,
-    lambda_: float | Array = 4.0,
-    mu: float | Array = 3.0,
+    error_weight: float | Array = 4.0,
+    slope_weight: float | Array = 3.0,
     steps: int = 2,
     rate: float | Array | None = None,
 ) -> Method:
@@ -104,8 +99,8 @@ def llr(
     Args:
       ball: a ball, or a number as the radius of ``linf``. The paper grows eps from 0
         over the first epochs: ``training.scheduled``.
-      lambda_: weight of g.
-      mu: weight of the predicted change. With both 0 it is ``standard``.
+      error_weight: lambda, of g.
+      slope_weight: mu, of the predicted change. With both 0 it is ``standard``.
       steps: steps of the search (2 on CIFAR-10).
       rate: step size in radii; 2.5 / steps by default.
 
@@ -119,6 +114,7 @@ def llr(
     statistics of x and holds the delta of the linear term constant while searching: its
     search climbs another function and finds less.
     """
-    weights = check_weight('lambda_', lambda_), check_weight('mu', mu)
+    error = check_weight('error_weight', error_weight)
+    slope = check_weight('slope_weight', slope_weight)
     search = attacks.pgd(ball, steps, rate, keep_best=False)
-    return method(LeastLinear(search), Linearised(*weights))
+    return method(LeastLinear(search), Linearised(error, slope))

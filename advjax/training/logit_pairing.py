@@ -1,4 +1,4 @@
-r"""Logit pairing and squeezing: adversarial or noisy images, and a price on logits.
+r"""Logit pairing and squeezing: penalties on the logits of adversarial or noisy images.
 
 - adversarial: the logits of an image and of its adversarial counterpart shall agree;
 - clean: so shall those of two random images, both noisy;
@@ -49,10 +49,20 @@ class CleanPairs:
         """Returns losses, logits of the noisy images, and the new state."""
         del x
         logits, state = forward(state, x_adv)
-        # Half a batch apart: in an even batch each is its partner's partner.
-        partner = jnp.roll(logits, logits.shape[0] // 2, axis=0)
+        partner = logits[_partners(forward.mask)]
         loss = losses.cross_entropy(logits, y)
         return loss + self.coefficient * _mean_square(logits - partner), logits, state
+
+
+def _partners(mask: Array) -> Array:
+    """Indices (B,) half a batch apart, among the examples that count.
+
+    In an even batch each is its partner's partner.
+    """
+    counted = jnp.argsort(~mask, stable=True)
+    count = jnp.maximum(jnp.sum(mask), 1)
+    rank = jnp.cumsum(mask) - 1
+    return counted[(rank - count // 2) % count]
 
 
 @dataclass
@@ -78,7 +88,7 @@ def adversarial_logit_pairing(
     steps: int = 10,
     rate: float | Array | None = None,
 ) -> Method:
-    r"""ALP: mixed-minibatch PGD, and a price on the change of the logits.
+    r"""ALP: mixed-minibatch PGD, and a penalty on the change of the logits.
 
     .. math:: \tfrac12 J(x, y) + \tfrac12 J(x', y)
         + \lambda\, \tfrac1K \|z(x) - z(x')\|_2^2
@@ -102,7 +112,7 @@ def adversarial_logit_pairing(
 
     Reference: Kannan, Kurakin and Goodfellow 2018, arXiv 1803.06373. Their ImageNet
     attack is targeted at the least likely class; here, as on their smaller sets, it is
-    untargeted. ``training.method(attack, AdversarialPairs(c))`` takes any other.
+    untargeted. ``method.replace(inner=attack)`` takes any other.
     """
     inner = attacks.pgd(ball, steps, rate, keep_best=False)
     return method(inner, AdversarialPairs(check_weight('coefficient', coefficient)))
@@ -136,7 +146,8 @@ def clean_logit_pairing(
     weight are ours, for MNIST.
     """
     noise = GaussianNoise(check_weight('sigma', sigma))
-    return method(noise, CleanPairs(check_weight('coefficient', coefficient)))
+    outer = CleanPairs(check_weight('coefficient', coefficient))
+    return method(noise, outer, adversarial=False)
 
 
 def logit_squeezing(
@@ -161,4 +172,5 @@ def logit_squeezing(
     are ours, for MNIST.
     """
     noise = GaussianNoise(check_weight('sigma', sigma))
-    return method(noise, SmallLogits(check_weight('coefficient', coefficient)))
+    outer = SmallLogits(check_weight('coefficient', coefficient))
+    return method(noise, outer, adversarial=False)

@@ -11,7 +11,7 @@ import jax
 from advjax import files, models
 from advjax.models import Model
 from advjax.training.checkpoint import Checkpoints
-from advjax.training.step import TrainState
+from advjax.training.steps import TrainState
 from advjax.types import LogitsFn, Params, State
 
 

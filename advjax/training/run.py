@@ -15,7 +15,7 @@ from advjax.training.feed import Feed
 from advjax.training.methods import Method
 from advjax.training.result import Fit
 from advjax.training.settings import Recovery
-from advjax.training.step import TrainState, create
+from advjax.training.steps import TrainState, create
 from advjax.types import Array, Key
 
 Augment = Callable[[Key, Array, Array], tuple[Array, Array]]

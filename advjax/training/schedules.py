@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-import jax
 import optax
 
 from advjax.training.methods import Method
+from advjax.training.selection import Where, find
 from advjax.types import Array
 
 Factor = Callable[[Array], Array]
@@ -49,35 +49,39 @@ def piecewise(
     )
 
 
-def scheduled(method: Method, **factors: Factor) -> Method:
+def scheduled(
+    method: Method, factors: Mapping[Where, Factor] | None = None, /, **named: Factor
+) -> Method:
     r"""The method with some of its numbers following schedules.
 
-        warm = optax.linear_schedule(0.0, 1.0, 1000)
-        training.scheduled(training.trades(8 / 255), eps=warm, beta=warm)
+    >>> import optax
+    >>> from advjax import training
+    >>> warm = optax.linear_schedule(0.0, 1.0, 1000)
+    >>> method = training.scheduled(training.trades(8 / 255), eps=warm, beta=warm)
+    >>> [path for path, _ in method.plan]
+    ['inner.attack.ball.eps', 'outer.beta']
+    >>> same = training.scheduled(training.pgd_at(0.3), {'inner.ball.eps': warm})
 
     .. math:: \epsilon_t = \epsilon \cdot s(t)
 
-    A schedule is a factor of the number's own value, not a value: so it may be swept
-    by ``vmap``, and attacks on held-out images keep the whole radius.
+    A schedule is a factor of the number's own value, not a value: so the number may be
+    swept by ``vmap``, and attacks on held-out images keep the whole radius.
 
     Args:
       method: any method.
-      **factors: for the name of a leaf, such as eps, alpha, beta, rate or gamma, an
-        optax schedule ``step -> factor``. All leaves of that name follow it.
+      factors: an optax schedule ``step -> factor`` by the path of a number
+        ('outer.beta'), by the end of one path, or by a function that selects paths;
+        see ``scaled``.
+      **named: the same by a bare name, such as eps, beta, rate or gamma, where only one
+        number has it. The radii of equal balls count as one.
 
     Raises:
-      ValueError: if a factor is no function, or the method has no leaf of that name.
+      ValueError: if a factor is no function, the method has no such number, or more
+        than one.
     """
-    names = {
-        path[-1].name
-        for path, _ in jax.tree_util.tree_flatten_with_path(method)[0]
-        if path and isinstance(path[-1], jax.tree_util.GetAttrKey)
-    }
-    for name, factor in factors.items():
-        if name not in names:
-            raise ValueError(
-                f'{name!r} must be a number of the method, which has {sorted(names)}'
-            )
+    plan = []
+    for where, factor in {**(factors or {}), **named}.items():
         if not callable(factor):
-            raise ValueError(f'{name} must be a schedule step -> factor, got {factor}')
-    return dataclasses.replace(method, plan=(*method.plan, *factors.items()))
+            raise ValueError(f'{where} must be a schedule step -> factor, got {factor}')
+        plan += [(path, factor) for path in find(method, where)]
+    return dataclasses.replace(method, plan=(*method.plan, *plan))

@@ -1,9 +1,8 @@
-r"""Label smoothing: a little of the probability goes to every class.
+r"""Label smoothing: a share of the probability is spread over all classes.
 
 .. math:: \tilde y = (1 - a)\, \mathrm{onehot}(y) + a / K
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -24,8 +23,7 @@ class WithSmoothLabels:
     def __call__(self, forward, state, x, x_adv, y):
         """Returns what the outer loss returns."""
         if y.ndim == 1:
-            classes = jax.eval_shape(forward, state, x)[0].shape[1]
-            y = jax.nn.one_hot(y, classes)
+            y = jax.nn.one_hot(y, forward.classes)
         # An example without a label has no probability to share.
         share = jnp.sum(y, axis=1, keepdims=True) / y.shape[1]
         y = (1 - self.amount) * y + self.amount * share
@@ -43,9 +41,7 @@ def smooth_labels(method: Method, amount: float = 0.1) -> Method:
     are (B, K) probabilities already, as CutMix makes them, are smoothed in the same
     way; an example without a label (y = -1, or a row of zeros) stays without.
 
-    It adds no gradient evaluation. With amount 0 the loss is that of the method; a
-    network with dropout then differs in its draws, as the number of classes is read off
-    a forward pass that is traced and not run.
+    It adds no gradient evaluation. With amount 0 the loss is that of the method.
 
     Args:
       method: what to train for, its outer loss one that takes probabilities as labels,
@@ -59,5 +55,5 @@ def smooth_labels(method: Method, amount: float = 0.1) -> Method:
     training Gowal et al. 2020, arXiv 2010.03593, and Pang et al. 2021, arXiv
     2010.00467.
     """
-    outer = WithSmoothLabels(method.outer, check_fraction('amount', amount))
-    return dataclasses.replace(method, outer=outer)
+    share = check_fraction('amount', amount)
+    return method.around(lambda outer: WithSmoothLabels(outer, share))

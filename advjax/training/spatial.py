@@ -6,7 +6,8 @@ r"""Training on the worst of k random rotations and translations.
 
 from advjax import attacks
 from advjax.attacks.checks import check_count
-from advjax.training.methods import Method, method, on_adversarial
+from advjax.training.methods import Method, method
+from advjax.training.named import on_adversarial
 
 
 def spatial_at(degrees: float = 30.0, pixels: float = 3.0, k: int = 10) -> Method:

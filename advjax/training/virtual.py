@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from advjax import balls, keys, losses, rows
@@ -24,13 +25,8 @@ class VirtualAdversary:
     """Steps to where the prediction changes most; see ``virtual_adversarial``."""
 
     ball: Ball
-    xi: Array
+    probe: Array
     power_iterations: int = struct.field(pytree_node=False, default=1)
-
-    @property
-    def steps(self) -> int:
-        """Gradients per call."""
-        return self.power_iterations
 
     def __call__(
         self, logits_fn: LogitsFn, key: Key, x: Array, y: Array | None = None
@@ -49,8 +45,8 @@ class VirtualAdversary:
             lambda k: jax.random.normal(k, x.shape[1:], x.dtype), each
         )
         for _ in range(self.power_iterations):
-            probe = x + self.xi.astype(x.dtype) * sphere.steepest(direction)
-            direction = jnp.nan_to_num(slope(probe))
+            near = x + self.probe.astype(x.dtype) * sphere.steepest(direction)
+            direction = jnp.nan_to_num(slope(near))
         eps = rows.wide(jnp.asarray(self.ball.eps, x.dtype), x)
         return self.ball.project(x + eps * self.ball.steepest(direction), x)
 
@@ -59,33 +55,28 @@ class VirtualAdversary:
 class Virtual:
     """Outer loss of virtual adversarial training."""
 
-    alpha: Array
-
-    @property
-    def unlabelled(self) -> bool:
-        """Whether examples may have the label -1, which is none."""
-        return True
+    weight: Array
 
     def __call__(self, forward, state, x, x_adv, y):
         """Returns losses, logits of the clean images, and the new state."""
         clean, after = forward(state, x)
-        moved = forward(state, x_adv)[0]
+        moved = forward(state, x_adv, draw=1)[0]
         if y.ndim == 1:
             entropy = losses.cross_entropy(clean, jnp.maximum(y, 0))
             entropy = jnp.where(y >= 0, entropy, 0)
         else:
             entropy = losses.cross_entropy(clean, y)
         smooth = losses.kl(moved, jax.lax.stop_gradient(clean))
-        return entropy + self.alpha * smooth, clean, after
+        return entropy + self.weight * smooth, clean, after
 
 
 def virtual_adversarial(
     ball: Ball | float,
-    alpha: float | Array = 1.0,
-    xi: float = 1e-2,
+    weight: float | Array = 1.0,
+    probe: float = 1e-2,
     power_iterations: int = 1,
 ) -> Method:
-    r"""VAT: the prediction shall not change in its worst direction.
+    r"""VAT: penalises the worst change of the prediction in a small ball.
 
     .. math:: J(x, y) + \alpha\, D_{KL}(p(\cdot \mid x, \hat\theta) \,\|\,
         p(\cdot \mid x + r_{vadv}, \theta)), \qquad
@@ -101,8 +92,8 @@ def virtual_adversarial(
     have y = -1, or a row of zeros where labels are (B, K) probabilities: they count in
     the second term alone. Both terms are averaged over the whole batch; the paper
     averages each over its own set, so with a fraction f of labelled examples its alpha
-    is ours over f. Running statistics of batch normalisation are those of the clean
-    images. A network with dropout draws anew for each of the two passes.
+    is our weight over f. Running statistics of batch normalisation are those of the
+    clean images. A network with dropout draws anew for each of the two passes.
 
     Gradient evaluations per step: ``power_iterations``, and 2 of the outer loss; one
     forward pass of the adversary.
@@ -110,21 +101,22 @@ def virtual_adversarial(
     Args:
       ball: a ball, or a number as the radius of ``l2`` without a valid range, as in the
         paper. In other balls the last step is the steepest one.
-      alpha: weight of the divergence; 1 in the paper. With 0 it is ``standard``.
-      xi: L2 length of the probe, in pixels. The paper's 1e-6 is below the rounding of
-        float32 pixels: on a small net for 28 x 28 images the cosine of g to the exact
-        curvature was 0.39 with 1e-6, and 0.99999 with the default.
+      weight: alpha, of the divergence; 1 in the paper. With 0 it is ``standard``.
+      probe: xi, the L2 length of r in g, in pixels. The paper's 1e-6 is below the
+        rounding of float32 pixels: on a small net for 28 x 28 images the cosine of g to
+        the exact curvature was 0.39 with 1e-6, and 0.99999 with the default.
       power_iterations: K; 1 in the paper.
 
     Raises:
-      ValueError: for alpha below 0, xi not above 0, or less than one iteration.
+      ValueError: for a weight below 0, a probe not above 0, or less than one iteration.
 
     Reference: Miyato et al. 2017, arXiv 1704.03976, equations 5 to 8 and algorithm 1.
     The adversary sees the model in eval mode, in the authors' code in train mode.
     """
-    check_positive('xi', xi)
+    check_positive('probe', probe)
     check_count('power_iterations', power_iterations)
-    given: Any = ball
-    ball = given if hasattr(given, 'project') else balls.l2(given, bounds=None)
-    adversary = VirtualAdversary(ball, jnp.float32(xi), power_iterations)
-    return method(adversary, Virtual(check_weight('alpha', alpha)))
+    if isinstance(ball, int | float | np.number | np.ndarray | jax.Array):
+        ball = balls.l2(ball, bounds=None)
+    adversary = VirtualAdversary(ball, jnp.float32(probe), power_iterations)
+    outer = Virtual(check_weight('weight', weight))
+    return method(adversary, outer, unlabelled=True)

@@ -1,4 +1,4 @@
-r"""What an optimizer does to weights for their own sake, as optax transformations.
+r"""Weight decay and norm constraints, as optax transformations.
 
     optimizer = optax.chain(
         training.l1_decay(1e-3),                # first: a part of the gradient
@@ -109,7 +109,7 @@ def layer_decay(rate: float, **by_name: float) -> optax.GradientTransformation:
     def decay(path: Any, gradient: Array, weight: Array) -> Array:
         if not is_kernel(path, weight):
             return gradient
-        own = by_name.get(getattr(path[0], 'key', ''), rate) if path else rate
+        own = by_name.get(jax.tree_util.keystr(path[:1], simple=True), rate)
         return gradient + (2 * own / weight.shape[-1]) * weight.astype(gradient.dtype)
 
     change = _with_params(
@@ -166,7 +166,7 @@ def is_kernel(path: Any, weight: Array) -> bool:
       path: of the leaf, from ``jax.tree_util.tree_map_with_path``.
       weight: the leaf.
     """
-    name = getattr(path[-1], 'key', getattr(path[-1], 'name', None)) if path else None
+    name = jax.tree_util.keystr(path[-1:], simple=True)
     rows = math.prod(weight.shape[:-1])
     return weight.ndim >= 2 and rows > 1 and name not in OTHERS
 

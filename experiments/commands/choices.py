@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from advjax.data.augment import Augment
 from advjax.models import Model
 from advjax.training import Method
 from advjax.types import LogitsFn
-from experiments.commands.configuration import Config
+from experiments.commands.configuration import METHODS, Config
 
 Shape = tuple[int, ...]
 Teachers = Sequence[LogitsFn]
@@ -75,6 +75,11 @@ _LARGE = {
 MODELS = (*_SMALL, *_SPLIT, *_LARGE)
 
 
+def branches_of(method: str) -> int:
+    """Normalisations per layer that the network of a method must have."""
+    return 2 if METHODS[method].network == 'branches' else 1
+
+
 def network(
     config: Config, shape: Shape, num_classes: int, *, to_train: bool = False
 ) -> Model:
@@ -90,7 +95,7 @@ def network(
     Raises:
       ValueError: for an option that the network does not have.
     """
-    name, branches = config.model, METHODS[config.method].branches
+    name, branches = config.model, branches_of(config.method)
     asked = {
         'stages': config.stages is not None,
         'layout': config.layout is not None,
@@ -125,159 +130,44 @@ def network(
     return _LARGE[name](shape, num_classes, config.width, **options)
 
 
-class Choice(NamedTuple):
-    """A method by its name.
-
-    Attributes:
-      words: what it does, to be read after the network's name.
-      build: makes it.
-      branches: normalisations per layer that the network must have.
-      teachers: the least number of other networks it needs.
-    """
-
-    words: str
-    build: Callable[[Config, Ball, Teachers], Method]
-    branches: int = 1
-    teachers: int = 0
-
-
-def _given(config: Config, **names: str) -> dict[str, Any]:
-    """Arguments that the configuration sets, by what the method calls them."""
-    found = {argument: getattr(config, field) for argument, field in names.items()}
-    return {argument: value for argument, value in found.items() if value is not None}
+def _options(config: Config, entry: training.Entry) -> dict[str, Any]:
+    """Options of a method's factory that the configuration sets."""
+    given = {
+        'rate': config.attack_rate,
+        'replays': config.replays,
+        'sigma': config.sigma,
+        'temperature': config.temperature,
+        'amount': config.label_smoothing or None,
+        'gamma': config.awp or None,
+        entry.weight: config.beta,
+    }
+    return {
+        option: value
+        for option, value in given.items()
+        if option in entry.options and value is not None
+    }
 
 
-def _search(config: Config, **names: str) -> dict[str, Any]:
-    return _given(config, steps='attack_steps', rate='attack_rate', **names)
-
-
-def _alignment(config: Config) -> float | None:
-    """Lambda of GradAlign, where the authors have none: that of 8/255 on CIFAR-10."""
-    published = config.norm == 'linf' and config.eps <= 16 / 255
-    return 0.2 if config.beta is None and not published else config.beta
-
-
-METHODS = {
-    'standard': Choice('trained on clean images', lambda c, b, t: training.standard()),
-    'fgsm_at': Choice(
-        'trained on clean and one-step adversarial images',
-        lambda c, b, t: training.fgsm_at(b),
-    ),
-    'pgd_at': Choice(
-        'trained on adversarial images',
-        lambda c, b, t: training.pgd_at(b, **_search(c)),
-    ),
-    'fast': Choice(
-        'trained on one-step adversarial images from random starts',
-        lambda c, b, t: training.fast(b, **_given(c, rate='attack_rate')),
-    ),
-    'trades': Choice(
-        'trained to answer alike on clean and adversarial images',
-        lambda c, b, t: training.trades(b, **_search(c, beta='beta')),
-    ),
-    'free': Choice(
-        'trained by one backward pass for weights and noise',
-        lambda c, b, t: training.free(
-            b, c.replays, **_given(c, rate='attack_rate')
-        ),
-    ),
-    'grad_align': Choice(
-        'trained on one-step adversarial images, gradients aligned',
-        lambda c, b, t: training.grad_align(
-            b, _alignment(c), **_given(c, alpha='attack_rate')
-        ),
-    ),
-    'mart': Choice(
-        'trained on adversarial images, more on misclassified ones',
-        lambda c, b, t: training.mart(b, **_search(c, beta='beta')),
-    ),
-    'alp': Choice(
-        'trained to pair logits of clean and adversarial images',
-        lambda c, b, t: training.adversarial_logit_pairing(
-            b, **_search(c, coefficient='beta')
-        ),
-    ),
-    'clp': Choice(
-        'trained on noise to pair logits of random images',
-        lambda c, b, t: training.clean_logit_pairing(
-            **_given(c, sigma='sigma', coefficient='beta')
-        ),
-    ),
-    'squeezing': Choice(
-        'trained on noise to have small logits',
-        lambda c, b, t: training.logit_squeezing(
-            **_given(c, sigma='sigma', coefficient='beta')
-        ),
-    ),
-    'llr': Choice(
-        'trained to have a locally linear loss',
-        lambda c, b, t: training.llr(b, **_search(c, lambda_='beta')),
-    ),
-    'awp': Choice(
-        'trained on adversarial images at adversarial weights',
-        lambda c, b, t: training.pgd_at(b, **_search(c)),
-    ),
-    'advprop': Choice(
-        'trained on clean images, and on adversarial ones by another normalisation',
-        lambda c, b, t: training.advprop(b, **_search(c)),
-        branches=2,
-    ),
-    'joint': Choice(
-        'trained on clean and adversarial images in one batch',
-        lambda c, b, t: training.joint(b, **_search(c)),
-    ),
-    'ensemble_at': Choice(
-        'trained on images that are adversarial to other networks',
-        lambda c, b, t: training.ensemble_at(b, t),
-        teachers=1,
-    ),
-    'vat': Choice(
-        'trained to be smooth where its answer is least so',
-        lambda c, b, t: training.virtual_adversarial(b, **_given(c, alpha='beta')),
-    ),
-    'spatial': Choice(
-        'trained on the worst of ten rotations and shifts',
-        lambda c, b, t: training.spatial_at(),
-    ),
-    'gaussian': Choice(
-        'trained on Gaussian noise',
-        lambda c, b, t: training.gaussian_augmentation(
-            0.25 if c.sigma is None else c.sigma
-        ),
-    ),
-    'noise': Choice(
-        'trained on random points of the ball', lambda c, b, t: training.noise(b)
-    ),
-    'at_temperature': Choice(
-        'trained on clean images at a high temperature',
-        lambda c, b, t: training.at_temperature(
-            20.0 if c.temperature is None else c.temperature
-        ),
-    ),
-    'distillation': Choice(
-        "trained on a teacher's answers at a high temperature",
-        lambda c, b, t: training.distillation(
-            t[0], **_given(c, temperature='temperature')
-        ),
-        teachers=1,
-    ),
-    'ard': Choice(
-        'trained to keep the answers of a robust teacher under attack',
-        lambda c, b, t: training.adversarially_robust_distillation(
-            t[0], b, **_search(c, temperature='temperature')
-        ),
-        teachers=1,
-    ),
-    'rslad': Choice(
-        'trained on the soft labels of a robust teacher under attack',
-        lambda c, b, t: training.rslad(t[0], b, **_search(c)),
-        teachers=1,
-    ),
-}  # fmt: skip
-"""Every method of ``advjax.training`` that ``--method`` knows."""
-
-AWP_GAMMA = 0.01
-"""Of the method awp unless the configuration says otherwise (Wu et al. 2020)."""
+def _built(config: Config, name: str, ball: Ball, teachers: Teachers) -> Method:
+    entry = METHODS[name]
+    options, parts = _options(config, entry), {}
+    if 'method' in entry.needs:
+        parts['method'] = _built(config, 'pgd_at', ball, ())
+    elif entry.steps is not None:
+        parts['steps'] = config.attack_steps
+    if {'teacher', 'sources'} & set(entry.needs) and not teachers:
+        raise ValueError(f'teacher must name the run of a trained network for {name}')
+    if 'teacher' in entry.needs:
+        parts['teacher'] = teachers[0]
+    if 'sources' in entry.needs:
+        parts['sources'] = teachers
+    if 'ball' in entry.needs:
+        parts['ball'] = ball
+    published = config.norm == 'linf' and float(config.eps or 0) <= 16 / 255
+    if name == 'grad_align' and not published:
+        # The authors have no weight there: that of 8/255 on CIFAR-10.
+        options = {'coefficient': 0.2, **options}
+    return entry.build(**parts, **options)
 
 
 @functools.cache
@@ -297,18 +187,12 @@ def method(config: Config, ball: Ball, updates: int, teachers: Teachers = ()) ->
     Raises:
       ValueError: if a teacher is missing, or a number is out of range.
     """
-    choice = METHODS[config.method]
-    if len(teachers) < choice.teachers:
-        raise ValueError(
-            f'teacher must name the run of a trained network for {config.method}'
-        )
-    built = choice.build(config, ball, teachers)
-    gamma = config.awp or (AWP_GAMMA if config.method == 'awp' else 0.0)
-    if gamma:
-        built = training.awp(built, gamma)
+    built = _built(config, config.method, ball, teachers)
+    if config.awp and config.method != 'awp':
+        built = training.awp(built, config.awp)
     if config.attack_in_train_mode:
         built = dataclasses.replace(built, train_mode=True)
-    if config.label_smoothing:
+    if config.label_smoothing and config.method != 'smooth_labels':
         built = training.smooth_labels(built, config.label_smoothing)
     if config.eps_warmup:
         built = training.scheduled(
@@ -358,6 +242,6 @@ def augmentation(config: Config) -> Augment | None:
     return data.augment.chain(*(AUGMENTS[name]() for name in config.augment))
 
 
-def averaging(config: Config) -> training.Ema | None:
+def averaging(config: Config) -> Any:
     """The average of the weights that is used, or None."""
     return training.ema(config.ema) if config.ema else None

@@ -3,13 +3,17 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-MethodName = Literal[
-    'standard', 'fgsm_at', 'pgd_at', 'fast', 'trades', 'free', 'grad_align', 'mart',
-    'alp', 'clp', 'squeezing', 'llr', 'awp', 'advprop', 'joint', 'ensemble_at', 'vat',
-    'spatial', 'gaussian', 'noise', 'at_temperature', 'distillation', 'ard', 'rslad',
-]  # fmt: skip
+from advjax import training
+
+METHODS = {e.name: e for e in training.catalogue() if e.network != 'own loss'}
+"""Every method of the library that a network of the zoo can be trained by."""
+
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(METHODS)]
 ModelName = Literal[
     'fast_mnist', 'madry_mnist', 'mlp', 'maxout', 'softmax_regression',
     'split_norm_cnn', 'preact_resnet18', 'resnet18', 'resnet50', 'wide_resnet_10_1',
@@ -126,9 +130,6 @@ DEFAULTS = {
 }
 L2_EPS = {'digits': 0.75, 'mnist': 2.0}
 
-ITERATIVE = ('pgd_at', 'trades', 'mart', 'alp', 'awp', 'ard', 'rslad')
-"""Methods that take the data set's number of attack steps and not one of their own."""
-
 
 def complete(config: Config) -> Config:
     """Fills in what the data set decides.
@@ -141,7 +142,7 @@ def complete(config: Config) -> Config:
         known['eps'] = L2_EPS.get(config.dataset, 0.5)
     if config.norm == 'l1' and config.eps is None:
         raise ValueError('eps must be given for norm l1: no radius is customary')
-    if config.method not in ITERATIVE:
+    if not METHODS[config.method].long_search:
         del known['attack_steps']
     for name, value, least in (
         ('eps', config.eps, 0),

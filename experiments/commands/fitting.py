@@ -106,7 +106,7 @@ def networks(
         fits.append((config.method, best_of(tried)))
     found = []
     for name, fit in fits:
-        for branch in range(choices.METHODS[name].branches):
+        for branch in range(choices.branches_of(name)):
             view = {'branch': branch} if branch else {}
             net = models.logits_fn(attacked_in, fit.params, fit.model_state, **view)
             title = f'{name}, auxiliary branch' if branch else name

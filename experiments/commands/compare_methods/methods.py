@@ -7,7 +7,7 @@ every iterative method cost the same as one of PGD-AT.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import optax
@@ -39,197 +39,125 @@ class Setting:
         """Attack steps that are left beside ``outer`` gradients of the outer loss."""
         return max(1, self.steps + 1 - outer)
 
+    def named(self) -> dict[str, Any]:
+        """Options that are the same in every method that has them."""
+        return {
+            'degrees': self.degrees,
+            'pixels': self.pixels,
+            'replays': self.steps + 1,
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One training of the table.
 
     Attributes:
+      entry: of the catalogue.
       name: for the command line and for folders.
       title: in the table.
-      build: makes the method, from what is common and the networks it needs.
-      defends: whether it is meant to withstand the table's adversary.
+      options: of the method, where not its defaults.
       note: what to know about it.
       why: why it falls to that adversary; said only if it does.
       needs: rows whose networks it takes.
       averaging: of the weights, or None.
-      split: a network with split batch normalisation; its auxiliary branch is
-        evaluated besides.
       variant: of another row, and left out of 'all'.
     """
 
+    entry: training.Entry
     name: str
     title: str
-    build: Callable[[Setting, Networks], Method]
-    defends: bool = False
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     note: str = ''
     why: str = ''
     needs: tuple[str, ...] = ()
     averaging: Any = None
-    split: bool = False
     variant: bool = False
+
+    @property
+    def defends(self) -> bool:
+        """Whether it is meant to withstand the table's adversary."""
+        return not self.entry.weakness
+
+    @property
+    def split(self) -> bool:
+        """Whether its network has split batch normalisation.
+
+        The auxiliary branch is evaluated as well.
+        """
+        return self.entry.network == 'branches'
+
+    def build(self, setting: Setting, networks: Networks) -> Method:
+        """Makes the method, from what is common and the networks it needs."""
+        entry, given = self.entry, dict(self.options)
+        if 'ball' in entry.needs or 'method' in entry.needs:
+            given.setdefault('ball', setting.ball)
+        if entry.steps is not None:
+            given['steps'] = setting.leaving(entry.cost[1])
+        if 'teacher' in entry.needs:
+            given['teacher'] = networks[self.needs[0]]
+        if 'sources' in entry.needs:
+            given['sources'] = [networks[name] for name in self.needs]
+        for name, value in setting.named().items():
+            if name in entry.options:
+                given.setdefault(name, value)
+        return entry.build(**given)
 
 
 NO_ADVERSARY = 'no adversary in training'
 
+_SAID: dict[str, dict[str, Any]] = {
+    'gaussian': {
+        'title': 'Gaussian noise 0.25',
+        'options': {'sigma': 0.25},
+        'note': 'for smoothing',
+    },
+    'noise': {'variant': True},
+    'grad_align': {
+        'options': {'coefficient': 2.0},
+        'note': 'lambda 2',
+        'why': 'that weight was published for 16 / 255, and not tuned for this radius',
+    },
+    'trades': {'options': {'beta': 1.0}, 'note': 'beta 1'},
+    'mart': {'note': 'lambda 5'},
+    'alp': {'note': 'lambda 0.5'},
+    'clp': {'note': 'noise 0.5, lambda 0.5'},
+    'squeezing': {'note': 'noise 0.5, lambda 0.5', 'variant': True},
+    'llr': {'note': 'lambda 4, mu 3'},
+    'awp': {'note': 'gamma 0.01'},
+    'advprop': {'note': 'split batch normalisation'},
+    'joint': {'variant': True},
+    'ensemble_at': {
+        'note': 'sources: standard, Gaussian noise',
+        'needs': ('standard', 'gaussian'),
+    },
+    'vat': {'options': {'ball': 2.0}, 'note': 'L2 2'},
+    'at_temperature': {'note': 'teacher of distillation'},
+    'distillation': {'note': 'T 20', 'needs': ('at_temperature',)},
+    'ard': {'note': 'teacher: PGD-AT; T 30', 'needs': ('pgd_at',)},
+    'rslad': {'note': 'teacher: PGD-AT', 'needs': ('pgd_at',), 'variant': True},
+    'smooth_labels': {'note': 'amount 0.1'},
+}
+"""What the table says and sets beyond the catalogue, by the method's name."""
+
+_NEEDS = {'teacher': ('pgd_at',), 'sources': ('standard', 'gaussian')}
+"""Rows that serve as other networks, unless said otherwise."""
+
+
+def _row(entry: training.Entry) -> Row:
+    needs = tuple(name for need in entry.needs for name in _NEEDS.get(need, ()))
+    known = {'title': entry.title, 'why': entry.weakness, 'needs': needs}
+    return Row(entry, entry.name, **{**known, **_SAID.get(entry.name, {})})
+
+
+# A network that states a loss of its own is another network than that of all rows.
+_LISTED = tuple(_row(e) for e in training.catalogue() if e.network != 'own loss')
 _ROWS = (
-    Row('standard', 'standard', lambda s, _: training.standard(), why=NO_ADVERSARY),
-    Row(
-        'gaussian',
-        'Gaussian noise 0.25',
-        lambda s, _: training.gaussian_augmentation(0.25),
-        note='for smoothing',
-        why='random noise is no adversary',
-    ),
-    Row(
-        'fgsm_at',
-        'FGSM-AT',
-        lambda s, _: training.fgsm_at(s.ball),
-        why='one step from the image itself, which the network learns to mislead',
-    ),
-    Row('pgd_at', 'PGD-AT', lambda s, _: training.pgd_at(s.ball, s.steps), True),
-    Row('fast', 'Fast (FGSM-RS)', lambda s, _: training.fast(s.ball), True),
-    Row(
-        'grad_align',
-        'GradAlign',
-        lambda s, _: training.grad_align(s.ball, 2.0),
-        True,
-        note='lambda 2',
-        why='that weight was published for 16 / 255, and not tuned for this radius',
-    ),
-    Row(
-        'free',
-        'Free',
-        lambda s, _: training.free(s.ball, s.steps + 1),
-        True,
-    ),
-    Row(
-        'trades',
-        'TRADES',
-        lambda s, _: training.trades(s.ball, 1.0, s.leaving(2)),
-        True,
-        note='beta 1',
-    ),
-    Row(
-        'mart',
-        'MART',
-        lambda s, _: training.mart(s.ball, steps=s.leaving(2)),
-        True,
-        note='lambda 5',
-    ),
-    Row(
-        'alp',
-        'ALP',
-        lambda s, _: training.adversarial_logit_pairing(s.ball, steps=s.leaving(2)),
-        True,
-        note='lambda 0.5',
-    ),
-    Row(
-        'clp',
-        'CLP',
-        lambda s, _: training.clean_logit_pairing(),
-        note='noise 0.5, lambda 0.5',
-        why=f'{NO_ADVERSARY}: small logits make the loss hard to search, not flat',
-    ),
-    Row(
-        'squeezing',
-        'logit squeezing',
-        lambda s, _: training.logit_squeezing(),
-        note='noise 0.5, lambda 0.5',
-        why=f'{NO_ADVERSARY}: small logits make the loss hard to search, not flat',
-        variant=True,
-    ),
-    Row(
-        'llr',
-        'LLR',
-        lambda s, _: training.llr(s.ball, steps=max(1, s.steps - 3)),
-        True,
-        note='lambda 4, mu 3',
-    ),
-    Row(
-        'awp',
-        'AWP on PGD-AT',
-        lambda s, _: training.awp(training.pgd_at(s.ball, s.leaving(2))),
-        True,
-        note='gamma 0.01',
-    ),
-    Row(
-        'advprop',
-        'AdvProp',
-        lambda s, _: training.advprop(s.ball, steps=s.leaving(2)),
-        note='split batch normalisation',
-        why='the main branch is trained on clean images',
-        split=True,
-    ),
-    Row(
-        'ensemble_at',
-        'ensemble AT',
-        lambda s, nets: training.ensemble_at(
-            s.ball, [nets['standard'], nets['gaussian']]
-        ),
-        note='sources: standard, Gaussian noise',
-        why='single steps on static sources: against transfer, not white boxes',
-        needs=('standard', 'gaussian'),
-    ),
-    Row(
-        'vat',
-        'VAT',
-        lambda s, _: training.virtual_adversarial(2.0),
-        note='L2 2',
-        why='one power iteration in an L2 ball, for unlabelled images',
-    ),
-    Row(
-        'spatial',
-        'worst-of-10 spatial',
-        lambda s, _: training.spatial_at(s.degrees, s.pixels),
-        why='another threat model: rotations and shifts',
-    ),
-    Row(
-        'teacher',
-        'softmax at T = 20',
-        lambda s, _: training.at_temperature(20.0),
-        note='teacher of distillation',
-        why=NO_ADVERSARY,
-    ),
-    Row(
-        'distillation',
-        'defensive distillation',
-        lambda s, nets: training.distillation(nets['teacher'], 20.0),
-        note='T 20',
-        why='hides the gradient of cross entropy; AutoAttack takes another loss',
-        needs=('teacher',),
-    ),
-    Row(
-        'ard',
-        'ARD',
-        lambda s, nets: training.adversarially_robust_distillation(
-            nets['pgd_at'], s.ball, steps=s.leaving(2)
-        ),
-        True,
-        note='teacher: PGD-AT; T 30',
-        needs=('pgd_at',),
-    ),
-    Row(
-        'rslad',
-        'RSLAD',
-        lambda s, nets: training.rslad(nets['pgd_at'], s.ball, steps=s.leaving(2)),
-        True,
-        note='teacher: PGD-AT',
-        needs=('pgd_at',),
-        variant=True,
-    ),
-    Row(
-        'smooth_labels',
-        'PGD-AT, smooth labels',
-        lambda s, _: training.smooth_labels(training.pgd_at(s.ball, s.steps), 0.1),
-        True,
-        note='amount 0.1',
-    ),
-    Row(
-        'ema',
-        'PGD-AT, EMA',
-        lambda s, _: training.pgd_at(s.ball, s.steps),
-        True,
+    *_LISTED,
+    dataclasses.replace(
+        next(row for row in _LISTED if row.name == 'pgd_at'),
+        name='ema',
+        title='PGD-AT, EMA',
         note='decay 0.995',
         averaging=training.ema(0.995),
     ),

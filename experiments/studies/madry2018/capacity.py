@@ -76,7 +76,7 @@ def methods(ball: Ball, steps: int) -> dict[str, training.Method]:
     """The paper's three ways to train; both attacks without clean images mixed in."""
     return {
         'natural': training.standard(),
-        'FGSM': training.fgsm_at(ball, alpha=0.0),
+        'FGSM': training.fgsm_at(ball, clean_weight=0.0),
         'PGD': training.pgd_at(ball, steps),
     }
 

@@ -9,6 +9,7 @@ import numpy as np
 from advjax import attacks, training
 from advjax.attacks import pgd
 from advjax.balls import linf
+from advjax.training.branches import clean_and_branches
 from experiments.studies.xie2020.networks import Bench, methods
 
 
@@ -28,9 +29,7 @@ def robust(bench: Bench, size: int) -> dict[str, float]:
     config, work = bench.config, bench.work
     ball = linf(config.eps)
     inner = pgd(ball, config.steps, 1 / max(config.steps - 1, 1), keep_best=False)
-    wrong = training.method(
-        jax.tree_util.Partial(Crafted(inner)), training.clean_and_branches
-    )
+    wrong = training.method(jax.tree_util.Partial(Crafted(inner)), clean_and_branches)
     trainings = {'own': methods(config, config.eps)['advprop'], 'main': wrong}
     some = np.random.default_rng(0).permutation(len(bench.y))[: config.attacked]
     x, y = np.asarray(bench.x)[some], np.asarray(bench.y)[some]

@@ -1,4 +1,4 @@
-r"""Distillation: the answers of one network as the labels of another.
+r"""Distillation: the predictions of one network as the labels of another.
 
 .. math:: \min_\theta E\big[ \alpha \, D\big(T^t(x), S^t_\theta(x')\big)
     + (1 - \alpha) \, R(\theta) \big], \qquad S^t(x) = \mathrm{softmax}(z(x) / t)
@@ -79,7 +79,7 @@ class Distilled:
     Attributes:
       teacher: logits function.
       temperature: t.
-      alpha: weight of D.
+      weight: alpha, of D.
       divergence: D, of the student's adversarial and the teacher's clean logits.
       besides: R: the true labels of the adversarial images, those of the clean images,
         or D of the student's answers to the clean images.
@@ -87,7 +87,7 @@ class Distilled:
 
     teacher: Any
     temperature: Array
-    alpha: Array
+    weight: Array
     divergence: Divergence = struct.field(pytree_node=False)
     besides: Besides = struct.field(pytree_node=False)
 
@@ -98,12 +98,12 @@ class Distilled:
         soft = self.divergence(logits, answers, self.temperature)
         clean = logits
         if self.besides != 'labels':
-            clean, state = forward(state, x)
+            clean, state = forward(state, x, draw=1)
         if self.besides == 'clean answers':
             other = self.divergence(clean, answers, self.temperature)
         else:
             other = losses.cross_entropy(clean, y)
-        return self.alpha * soft + (1 - self.alpha) * other, logits, state
+        return self.weight * soft + (1 - self.weight) * other, logits, state
 
 
 def _temperature(value: float | Array) -> Array:
@@ -112,7 +112,7 @@ def _temperature(value: float | Array) -> Array:
     return jnp.asarray(value, jnp.float32)
 
 
-def at_temperature(temperature: float, inner: Attack = unperturbed) -> Method:
+def at_temperature(temperature: float = 20.0, inner: Attack = unperturbed) -> Method:
     r"""Training with the softmax at a temperature: :math:`E\,J(z(x) / T, y)`.
 
     The teacher of defensive distillation; at 1 it is ``standard``. The network learns
@@ -177,11 +177,11 @@ def adversarially_robust_distillation(
     teacher: LogitsFn,
     ball: Ball | float,
     temperature: float = 30.0,
-    alpha: float = 1.0,
+    weight: float = 1.0,
     steps: int = 10,
     rate: float | Array | None = None,
 ) -> Method:
-    r"""ARD: a student that answers on attacked images as its teacher on clean ones.
+    r"""ARD: distils a robust teacher's clean predictions into a student under attack.
 
     .. math:: \alpha t^2 D_{KL}\big(T^t(x) \,\|\, S^t(x')\big)
               + (1 - \alpha) J(S(x), y), \qquad
@@ -196,7 +196,7 @@ def adversarially_robust_distillation(
       teacher: x -> logits of a robust network; asked in eval mode.
       ball: a ball, or a number as the radius of ``linf``.
       temperature: t (30 in the paper).
-      alpha: weight of the distillation.
+      weight: alpha, of the distillation.
       steps: attack steps.
       rate: step size in radii; 2.5 / steps by default, the authors' 2/255 in a ball
         of 8/255.
@@ -213,7 +213,7 @@ def adversarially_robust_distillation(
     outer = Distilled(
         as_pytree(teacher),
         _temperature(temperature),
-        check_fraction('alpha', alpha),
+        check_fraction('weight', weight),
         kl_at,
         'clean labels',
     )
@@ -223,11 +223,11 @@ def adversarially_robust_distillation(
 def rslad(
     teacher: LogitsFn,
     ball: Ball | float,
-    alpha: float = 5 / 6,
+    weight: float = 5 / 6,
     steps: int = 10,
     rate: float | Array | None = None,
 ) -> Method:
-    r"""Robust soft label adversarial distillation: no true label anywhere.
+    r"""RSLAD: robust distillation by the teacher's soft labels alone.
 
     .. math:: \alpha D_{KL}\big(T(x) \,\|\, S(x')\big)
               + (1 - \alpha) D_{KL}\big(T(x) \,\|\, S(x)\big), \qquad
@@ -242,7 +242,7 @@ def rslad(
     Args:
       teacher: x -> logits of a robust network; asked in eval mode.
       ball: a ball, or a number as the radius of ``linf``.
-      alpha: weight of the adversarial term.
+      weight: alpha, of the adversarial term.
       steps: attack steps.
       rate: step size in radii; 2.5 / steps by default, the authors' 2/255 in a ball
         of 8/255.
@@ -260,7 +260,7 @@ def rslad(
     outer = Distilled(
         as_pytree(teacher),
         jnp.float32(1),
-        check_fraction('alpha', alpha),
+        check_fraction('weight', weight),
         kl_at,
         'clean answers',
     )

@@ -20,7 +20,8 @@ from advjax.balls import Ball, as_ball
 from advjax.balls import of as balls_of
 from advjax.geometry.linearity import cosine
 from advjax.training.local_linearity import loss_and_slope
-from advjax.training.methods import Method, method, on_adversarial
+from advjax.training.methods import Method, method
+from advjax.training.named import on_adversarial
 from advjax.types import Array, Key, LogitsFn, dataclass
 
 # A draw of its own: no attack takes that many steps.
@@ -29,15 +30,10 @@ _ETA = 2**31 - 1
 
 @dataclass
 class WithRandomPoint:
-    """An inner attack, and beside its images a random point of the ball."""
+    """An inner attack, and a random point of the ball besides its images."""
 
     attack: Any
     ball: Ball
-
-    @property
-    def steps(self) -> int:
-        """Gradients of the attack; 0 where there is none to be attacked by."""
-        return getattr(self.attack, 'steps', 1)
 
     def __call__(
         self, logits_fn: LogitsFn, key: Key, x: Array, y: Array
@@ -60,8 +56,8 @@ class Aligned:
         """Returns losses, and logits and state of the outer loss."""
         found, point = x_adv
         loss, logits, after = self.outer(forward, state, x, found, y)
-        here = loss_and_slope(forward, state, x, y)[1]
-        there = loss_and_slope(forward, state, point, y)[1]
+        here = loss_and_slope(forward, state, x, y, draw=1)[1]
+        there = loss_and_slope(forward, state, point, y, draw=2)[1]
         if not self.through_both:
             here = jax.lax.stop_gradient(here)
         value = cosine(here, there)
@@ -94,10 +90,10 @@ def grad_align(
     base: Ball | float | Method,
     coefficient: float | Array | None = None,
     *,
-    alpha: float | Array = 1.0,
+    rate: float | Array = 1.0,
     through_both: bool = False,
 ) -> Method:
-    r"""GradAlign: a method whose gradients keep their direction over the ball.
+    r"""GradAlign: a penalty on input gradients that turn within the ball.
 
     .. math:: J(\theta, x', y) + \lambda \Big(1 - \cos\big(\nabla_x L(x, y),
         \nabla_x L(x + \eta, y)\big)\Big), \qquad
@@ -123,13 +119,13 @@ def grad_align(
         first ball.
       coefficient: lambda; that of ``published_coefficient`` by default. With 0 it is
         the base method, bit for bit.
-      alpha: step size of FGSM in radii; of no other base.
+      rate: step size alpha of FGSM in radii; of no other base.
       through_both: let the outer gradient flow through both gradients instead of that
         at x + eta alone, as the authors' code does for FGSM.
 
     Raises:
-      ValueError: for a method without a ball, a weight that is no finite number >= 0,
-        or none on another ball than linf of radius <= 16/255.
+      ValueError: for a base without a ball or with a schedule, a weight that is no
+        finite number >= 0, or none on another ball than linf of radius <= 16/255.
 
     Reference: Andriushchenko and Flammarion 2020, arXiv 2007.02617, equation 4.
     """
@@ -137,12 +133,17 @@ def grad_align(
         found = balls_of(base)
         if not found:
             raise ValueError('base must be a ball, or a method that holds one')
-        if hasattr(base.inner, 'reply'):
+        if base.update is not None:
             raise ValueError('base must not be free: its noise is no inner maximum')
+        if base.plan:
+            raise ValueError(
+                'base must not be scheduled: schedule the whole, with '
+                'scheduled(grad_align(...), ...)'
+            )
         ball = found[0]
     else:
         ball = as_ball(base)
-        inner = attacks.pgd(ball, 1, alpha, start=attacks.starts.clean, keep_best=False)
+        inner = attacks.pgd(ball, 1, rate, start=attacks.starts.clean, keep_best=False)
         base = method(inner, on_adversarial)
     if coefficient is None:
         coefficient = published_coefficient(ball)

@@ -1,10 +1,10 @@
-r"""MART: adversarial training that looks at what the model gets wrong anyway.
+r"""MART: adversarial training that weighs misclassified examples more.
 
 .. math:: \min_\theta E\big[ \mathrm{BCE}(p(x'), y)
           + \lambda\, D_{KL}(p(x) \,\|\, p(x'))\, (1 - p_y(x)) \big]
 
-An example counts in the second term by how little the clean prediction believes in its
-label.
+The less probable its label in the clean prediction, the more an example counts in the
+second term.
 """
 
 import jax
@@ -51,7 +51,7 @@ class Mart:
     def __call__(self, forward, state, x, x_adv, y):
         """Returns losses, logits of the adversarial images, and the new state."""
         clean, state = forward(state, x)
-        logits, state = forward(state, x_adv)
+        logits, state = forward(state, x_adv, draw=1)
         doubt = 1 - losses.probability(clean, y)
         loss = boosted_cross_entropy(logits, y)
         return loss + self.beta * losses.kl(logits, clean) * doubt, logits, state

@@ -1,4 +1,4 @@
-r"""AdvProp: adversarial images as a help to clean accuracy, and its counterpart.
+r"""AdvProp: training on adversarial images for clean accuracy, and its baseline.
 
 .. math:: \min_\theta E\Big[ J(\theta, x, y)
           + \sum_{b \ge 1} \max_{x' \in B_b(x)} J(\theta_b, x', y) \Big]
@@ -8,7 +8,7 @@ adversarial images are *crafted* and trained on through their own branch, the cl
 through the main branch, which alone is used afterwards. An adversary that attacks the
 main branch instead makes images for a network that nobody trains on them.
 
-A network takes part by answering ``branch=b`` (see ``models.Model``): one of
+A network needs to answer ``branch=b`` (see ``models.Model``): one of
 ``zoo.split_norm_cnn``, or your own.
 """
 
@@ -17,8 +17,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from advjax import attacks, keys, losses
+from advjax.attacks.checks import check_count
 from advjax.balls import Ball, as_ball, stands_for_ball
 from advjax.training.methods import Method, method
 from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
@@ -46,30 +48,34 @@ class RandomTarget:
     """An attack towards a random class; build it with ``random_target``."""
 
     attack: Any
+    classes: int = struct.field(pytree_node=False)
 
     def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
-        """Attacks ``logits_fn`` at ``x``, to be answered as drawn for each example."""
+        """Attacks ``logits_fn`` at ``x``, towards the target drawn for each example."""
         each = keys.per_example(key, x.shape[0])
-        classes = jax.eval_shape(logits_fn, x).shape[1]
         drawn = keys.draw(
-            lambda k: jax.random.randint(k, (), 0, classes), keys.fold(each, 0)
+            lambda k: jax.random.randint(k, (), 0, self.classes), keys.fold(each, 0)
         )
         return self.attack(logits_fn, keys.fold(each, 1), x, y, target=drawn)
 
 
-def random_target(attack: Attack) -> RandomTarget:
-    """Aims an attack at a class drawn for every example, as AdvProp's code does.
+def random_target(attack: Attack, classes: int) -> RandomTarget:
+    """Gives an attack a random target for every example, as AdvProp's code does.
 
     All classes are equally likely, the label too: with few classes a good part of the
     images then becomes easier.
 
     Args:
       attack: an attack that takes ``target``.
+      classes: K, of the model.
+
+    Raises:
+      ValueError: if there are fewer than two classes.
 
     Reference: Xie et al. 2020, arXiv 1911.09665, in its PyTorch implementation (1,000
     classes).
     """
-    return RandomTarget(as_pytree(attack))
+    return RandomTarget(as_pytree(attack), check_count('classes', classes, 2))
 
 
 @dataclass
@@ -118,12 +124,12 @@ def clean_and_branches(forward, state, x, x_adv, y):
     clean, state = forward(state, x)
     loss = losses.cross_entropy(clean, y)
     for branch, images in enumerate(x_adv, 1):
-        logits, state = forward(state, images, branch=branch)
+        logits, state = forward(state, images, draw=branch, branch=branch)
         loss += losses.cross_entropy(logits, y)
     return loss, clean, state
 
 
-def together(forward, state, x, x_adv, y):
+def joined(forward, state, x, x_adv, y):
     """Outer loss: clean and adversarial images as one batch of twice the size."""
     logits, state = forward(state, jnp.concatenate([x, x_adv]))
     clean, adversarial = jnp.split(logits, 2)
@@ -181,7 +187,7 @@ def advprop(
 def joint(
     inner: Ball | float | Attack, steps: int = 5, rate: float | None = None
 ) -> Method:
-    r"""Clean and adversarial images together in every batch, through one branch.
+    r"""Clean and adversarial images in one batch, through one branch.
 
     .. math:: \min_\theta E[ J(\theta, x, y) + \max_{x' \in B(x)} J(\theta, x', y) ]
 
@@ -198,4 +204,4 @@ def joint(
 
     Reference: Xie et al. 2020, arXiv 1911.09665, equation 3.
     """
-    return method(_pgd(inner, steps, rate), together)
+    return method(_pgd(inner, steps, rate), joined)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,8 @@ from flax import struct
 from advjax import keys, models
 from advjax.losses import hard
 from advjax.models import Model
-from advjax.training.methods import Method
+from advjax.training.forward import Forward
+from advjax.training.methods import Method, name_of
 from advjax.types import Array, Key, LogitsFn, Params, State, dataclass
 
 
@@ -29,7 +30,8 @@ class TrainState:
         nothing changes any more, so the last good state is never lost.
       totals: sums over this epoch: 'loss', 'correct' (answers on the images that
         were trained on) and 'count'.
-      carried: what the adversary carries from batch to batch (``free``), or None.
+      carried: what ``Method.update`` carries from batch to batch (the noise of
+        ``free``), or None.
       mean: the averaged 'params' and 'model_state', or None without averaging.
       averaging: from ``ema`` or ``swa``, or None.
       model: the network.
@@ -76,19 +78,19 @@ def create(
       model: the network.
       optimizer: any optax optimizer.
       key: of the initial weights.
-      method: needed for one whose adversary carries something on (``free``).
+      method: needed if it carries something from batch to batch (``free``).
       shape: (B, ...) of a batch of images; needed for the same.
       averaging: from ``ema`` or ``swa``, or None.
 
     Raises:
-      ValueError: if the method carries something on and ``shape`` is missing.
+      ValueError: if the method carries something and ``shape`` is missing.
     """
     params, model_state = model.init(key)
     carried = None
-    if method is not None and hasattr(method.inner, 'begin'):
+    if method is not None and method.update is not None:
         if shape is None:
             raise ValueError('shape of a batch must be given: the method carries noise')
-        carried = method.inner.begin(tuple(shape))
+        carried = method.update.begin(tuple(shape))
     mean = None
     if averaging is not None:
         # A copy: donated buffers may not appear twice.
@@ -109,17 +111,63 @@ def create(
     )
 
 
+class Task(NamedTuple):
+    """One batch, and the randomness of one step.
+
+    Attributes:
+      x: images, (B, ...).
+      y: labels, (B,), or (B, K) probabilities.
+      mask: (B,) bool, False where an example only pads the batch.
+      attack_keys: (B,), one per example.
+      model_key: of dropout.
+    """
+
+    x: Array
+    y: Array
+    mask: Array
+    attack_keys: Key
+    model_key: Key
+
+
+class Sums(NamedTuple):
+    """What a pass over a batch leaves besides its mean loss; sums without padding."""
+
+    model_state: State
+    loss: Array
+    correct: Array
+    count: Array
+
+
+class Differentiated(NamedTuple):
+    """The outer loss, its gradient in the weights, and what is carried on."""
+
+    loss: Array
+    sums: Sums
+    gradient: Params
+    carried: Any
+
+
 def step(
     method: Method, state: TrainState, batch: dict[str, Array], key: Key
 ) -> tuple[TrainState, dict[str, Array]]:
     """Attacks a batch, then takes one step of the optimizer on the outer loss.
 
+    >>> import jax, optax
+    >>> from advjax import training, zoo
+    >>> model, key = zoo.mlp((4, 4, 1), 3, (8,)), jax.random.key(0)
+    >>> x, y = jax.random.uniform(key, (6, 4, 4, 1)), jax.numpy.arange(6) % 3
+    >>> state = training.create(model, optax.sgd(0.1), key)
+    >>> batch = {'image': x, 'label': y}
+    >>> state, metrics = jax.jit(training.step)(training.fast(0.1), state, batch, key)
+    >>> int(state.step), sorted(metrics)
+    (1, ['accuracy', 'finite', 'loss'])
+
     Args:
       method: what to train for; a pytree, so its eps may change every step.
       state: from ``create``.
       batch: 'image' (B, ...) float32 in [0, 1], 'label' (B,) or (B, K) probabilities,
-        and optionally 'mask' (B,) bool, False where an example only fills the batch
-        up, and 'index' (B,) data-set positions, to which the attack's randomness then
+        and optionally 'mask' (B,) bool, False where an example only pads the batch,
+        and 'index' (B,) data-set positions, to which the attack's randomness then
         belongs.
       key: one key for the whole training; the step is folded in here.
 
@@ -127,7 +175,8 @@ def step(
       The new state and {'loss', 'accuracy', 'finite'} of this step, scalars.
 
     Raises:
-      ValueError: if the method carries something on that the state does not hold.
+      ValueError: if the outer loss does not return losses, logits and state, or the
+        method carries something that the state does not hold.
     """
     x, y = batch['image'], batch['label']
     size = x.shape[0]
@@ -136,68 +185,93 @@ def step(
     now = jax.random.fold_in(keys.typed(key), state.step)
     for_attack, for_model = jax.random.split(now)
     method = method.at(state.step)
+    task = Task(x, y, mask, keys.of_index(for_attack, index), for_model)
+    update = alternating if method.update is None else method.update
+    return _moved(state, update(method, state, task))
 
-    # An adversary that plays at the same time answers to the outer gradient itself;
-    # all others have made up their minds before.
-    together = hasattr(method.inner, 'reply')
-    if together:
-        if state.carried is None:
-            raise ValueError(
-                'state must carry the noise of the method: create(..., method=, shape=)'
-            )
-        x_adv = method.inner.images(state.carried, x)
-    else:
-        logits_fn = _attacked(method, state, for_model)
-        x_adv = method.inner(logits_fn, keys.of_index(for_attack, index), x, y)
-        x_adv = jax.lax.stop_gradient(x_adv)
 
-    def total(params, x_adv):
-        passes = iter(range(1, 1000))  # Every forward pass has its own dropout.
+def alternating(method: Method, state: TrainState, task: Task) -> Differentiated:
+    """The ordinary step: the images are found first, then held constant."""
+    logits_fn = _attacked(method, state, task.model_key)
+    x_adv = method.inner(logits_fn, task.attack_keys, task.x, task.y)
+    x_adv = jax.lax.stop_gradient(x_adv)
+    loss = objective(method, state, task)
+    at = weights(method, state, lambda params: loss(params, x_adv)[0])
+    differentiated = jax.value_and_grad(loss, has_aux=True)
+    (value, sums), gradient = differentiated(at, x_adv)
+    return Differentiated(value, sums, gradient, state.carried)
 
-        def forward(model_state, images, **view):
-            draw = jax.random.fold_in(for_model, next(passes))
-            return state.model.apply(
-                params, model_state, images, train=True, key=draw, **view
-            )
 
-        losses, logits, model_state = method.outer(
-            forward, state.model_state, x, x_adv, y
+def objective(
+    method: Method, state: TrainState, task: Task
+) -> Callable[[Params, Any], tuple[Array, Sums]]:
+    """The mean outer loss of a batch, as a function of weights and images found."""
+
+    def mean(params: Params, x_adv: Any) -> tuple[Array, Sums]:
+        forward = Forward(
+            task.mask, state.model, params, state.model_state, task.x, task.model_key
         )
-        summed = jnp.sum(jnp.where(mask, losses, 0))
-        count = jnp.maximum(jnp.sum(mask.astype(losses.dtype)), 1)
-        right = jnp.argmax(logits, axis=1) == hard(y)
-        correct = jnp.sum((mask & right).astype(jnp.float32))
-        return summed / count, (model_state, summed, correct, count)
+        result = method.outer(forward, state.model_state, task.x, x_adv, task.y)
+        losses, logits, model_state = _checked(method.outer, result, state, task)
+        summed = jnp.sum(jnp.where(task.mask, losses, 0))
+        count = jnp.maximum(jnp.sum(task.mask.astype(losses.dtype)), 1)
+        right = jnp.argmax(logits, axis=1) == hard(task.y)
+        correct = jnp.sum((task.mask & right).astype(jnp.float32))
+        return summed / count, Sums(model_state, summed, correct, count)
 
-    at = state.params
-    if method.on_weights is not None:
-        at = method.on_weights(lambda params: total(params, x_adv)[0], state.params)
-        at = jax.lax.stop_gradient(at)
-    carried = state.carried
-    if together:
-        differentiated = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
-        (loss, aux), (gradient, reply) = differentiated(at, x_adv)
-        carried = method.inner.reply(state.carried, reply)
-    else:
-        differentiated = jax.value_and_grad(total, has_aux=True)
-        (loss, aux), gradient = differentiated(at, x_adv)
-    model_state, summed, correct, count = aux
+    return mean
+
+
+def weights(
+    method: Method, state: TrainState, loss: Callable[[Params], Array]
+) -> Params:
+    """Where the gradient is taken: the weights, or the worst ones near them."""
+    if method.on_weights is None:
+        return state.params
+    return jax.lax.stop_gradient(method.on_weights(loss, state.params))
+
+
+def _checked(outer: Any, result: Any, state: TrainState, task: Task) -> Any:
+    """Refuses what would broadcast to something else than it says."""
+    size = task.x.shape[0]
+    shapes = jax.tree.map(jnp.shape, result)
+    like = jax.tree.structure(state.model_state)
+    if (
+        not isinstance(result, tuple)
+        or len(result) != 3
+        or shapes[0] != (size,)
+        or not (isinstance(shapes[1], tuple) and len(shapes[1]) == 2)
+        or shapes[1][0] != size
+        or jax.tree.structure(result[2]) != like
+    ):
+        raise ValueError(
+            f'the outer loss {name_of(outer)} must return (losses ({size},), logits '
+            f'({size}, K), state as it was given), got shapes {shapes}'
+        )
+    return result
+
+
+def _moved(
+    state: TrainState, found: Differentiated
+) -> tuple[TrainState, dict[str, Array]]:
+    """Updates weights, sums and averages, unless something is not finite."""
+    loss, sums, gradient, carried = found
     updates, opt_state = state.optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
 
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree_utils.tree_norm(gradient))
-    sums = {'loss': summed, 'correct': correct, 'count': count}
+    totals = {'loss': sums.loss, 'correct': sums.correct, 'count': sums.count}
     mean = state.mean
     if mean is not None:
-        new = {'params': params, 'model_state': model_state}
+        new = {'params': params, 'model_state': sums.model_state}
         mean = state.averaging(mean, new, state.step)
     moved = dataclasses.replace(
         state,
         step=state.step + 1,
         params=params,
-        model_state=model_state,
+        model_state=sums.model_state,
         opt_state=opt_state,
-        totals=jax.tree.map(jnp.add, state.totals, sums),
+        totals=jax.tree.map(jnp.add, state.totals, totals),
         carried=carried,
         mean=mean,
     )
@@ -206,7 +280,8 @@ def step(
     )
     go = finite & (state.failed_at < 0)
     new = jax.tree.map(lambda a, b: jnp.where(go, a, b), moved, stopped)
-    return new, {'loss': loss, 'accuracy': correct / count, 'finite': finite}
+    accuracy = sums.correct / sums.count
+    return new, {'loss': loss, 'accuracy': accuracy, 'finite': finite}
 
 
 def _attacked(method: Method, state: TrainState, key: Key) -> LogitsFn:

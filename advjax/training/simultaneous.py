@@ -1,4 +1,4 @@
-r"""Free adversarial training: one backward pass for both players.
+r"""Free adversarial training: a simultaneous update of weights and noise.
 
 Every batch is replayed m times. Each replay differentiates one loss with respect to
 the weights, which descend, and to the noise, which ascends:
@@ -10,49 +10,61 @@ the weights, which descend, and to the noise, which ascends:
 The noise of one batch is where the next batch begins.
 """
 
+import jax
 import jax.numpy as jnp
-from flax import struct
 
 from advjax import balls, rows
+from advjax.attacks.checks import check_count
 from advjax.balls import Ball, as_ball
-from advjax.training.methods import Method, method, on_adversarial
+from advjax.training.methods import Method, method
+from advjax.training.named import on_adversarial
+from advjax.training.steps import (
+    Differentiated,
+    Task,
+    TrainState,
+    objective,
+    weights,
+)
 from advjax.types import Array, Key, LogitsFn, dataclass
 
 
 @dataclass
-class Free:
-    """The adversary that plays at the same time as the network; see ``free``.
-
-    It has no search of its own: ``training.step`` asks it where the images stand
-    (``images``) and shows it the gradient there (``reply``); what it carries from
-    step to step is in ``TrainState.carried``.
-    """
+class Simultaneous:
+    """The step of ``free``: weights and noise move by one backward pass."""
 
     ball: Ball
     rate: Array
-    replays: int = struct.field(pytree_node=False)
 
     def begin(self, shape: tuple[int, ...]) -> Array:
-        """The noise before the first batch: none."""
+        """The noise before the first batch: zero."""
         return jnp.zeros(shape, jnp.float32)
 
-    def images(self, noise: Array, x: Array) -> Array:
-        """Returns the images that are trained on, (B, ...)."""
-        return balls.clip(self.ball, x + noise)
+    def __call__(self, method: Method, state: TrainState, task: Task) -> Differentiated:
+        """Returns the gradient at the noisy images, and the noise after it."""
+        if state.carried is None:
+            raise ValueError(
+                'state must carry the noise of the method: create(..., method=, shape=)'
+            )
+        images = balls.clip(self.ball, task.x + state.carried)
+        loss = objective(method, state, task)
+        at = weights(method, state, lambda params: loss(params, images)[0])
+        differentiated = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+        (value, sums), (gradient, slope) = differentiated(at, images)
+        noise = self._ascended(state.carried, slope)
+        return Differentiated(value, sums, gradient, noise)
 
-    def reply(self, noise: Array, gradient: Array) -> Array:
-        """Returns the noise after the gradient of the loss in the images."""
+    def _ascended(self, noise: Array, gradient: Array) -> Array:
         eps = jnp.asarray(self.ball.eps, noise.dtype)
         size = rows.wide(jnp.broadcast_to(eps * self.rate, noise.shape[:1]), noise)
         direction = self.ball.steepest(jnp.nan_to_num(gradient))
-        # The noise belongs to no image: what is in range is seen when it is added.
+        # The noise belongs to no image: the valid range is that of image plus noise.
         anywhere = self.ball.unbounded()
         moved = noise + jnp.where(direction == 0, 0, size * direction)
         return anywhere.project(moved, jnp.zeros_like(noise))
 
-    def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
-        """Refuses: without a training step there is nothing to share."""
-        raise TypeError('free adversarial training has no attack of its own')
+
+def _no_attack(logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
+    raise TypeError('free adversarial training has no attack of its own')
 
 
 def free(ball: Ball | float, replays: int = 8, rate: float = 1.0) -> Method:
@@ -82,8 +94,7 @@ def free(ball: Ball | float, replays: int = 8, rate: float = 1.0) -> Method:
     is learned in that way.
     """
     ball = as_ball(ball)
-    if not (isinstance(replays, int) and replays >= 1):
-        raise ValueError(f'replays must be an integer >= 1, got {replays!r}')
+    check_count('replays', replays)
     if not 0 < rate < float('inf'):
         raise ValueError(f'rate must be positive and finite, got {rate}')
     if jnp.ndim(ball.eps):
@@ -91,4 +102,5 @@ def free(ball: Ball | float, replays: int = 8, rate: float = 1.0) -> Method:
             'ball must have one radius for all examples: the noise passes from one to '
             f'another, got eps of shape {jnp.shape(ball.eps)}'
         )
-    return method(Free(ball, jnp.float32(rate), replays), on_adversarial)
+    update = Simultaneous(ball, jnp.float32(rate))
+    return method(_no_attack, on_adversarial, replays=replays, update=update)
