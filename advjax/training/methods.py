@@ -82,8 +82,8 @@ class Method:
       update: the step where it is not the ordinary one (see ``free``), or None.
     """
 
-    inner: Any
-    outer: Any
+    inner: Inner
+    outer: Outer
     train_mode: bool = struct.field(pytree_node=False, default=False)
     view: tuple[tuple[str, Any], ...] = struct.field(pytree_node=False, default=())
     on_weights: OnWeights | None = None
@@ -91,7 +91,7 @@ class Method:
     adversarial: bool = struct.field(pytree_node=False, default=True)
     replays: int = struct.field(pytree_node=False, default=1)
     unlabelled: bool = struct.field(pytree_node=False, default=False)
-    update: Any = None
+    update: Update | None = None
 
     def at(self, step: Array) -> 'Method':
         """The method as its plan has it at a step."""
