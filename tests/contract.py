@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import attacks, balls, losses
+from advjax import attacks, balls, keys, losses
 from advjax.masks import masked
 from advjax.testing.attack import KEY, LAWS, Setting, Subject, margin, obey, run
 from advjax.types import Composite
@@ -26,6 +26,12 @@ network = STANDARD.network
 def images(seed: int = 1, batch: int = BATCH):
     """Images in the open range, labelled as the network sees them."""
     return dataclasses.replace(STANDARD, batch=batch).images(seed)
+
+
+def search(attack, f, key, x, y, target=None):
+    """What an attack finds, with its rank and queries."""
+    goal = attacks.goal(f, y, target)
+    return attack.search(goal, keys.per_example(key, x.shape[0]), x)
 
 
 def _divergence(f, x, y):
@@ -218,4 +224,14 @@ CASES = [
     ),
 ]
 
-__all__ = ['BATCH', 'CASES', 'CLASSES', 'KEY', 'LAWS', 'SHAPE', 'margin', 'run']
+__all__ = [
+    'BATCH',
+    'CASES',
+    'CLASSES',
+    'KEY',
+    'LAWS',
+    'SHAPE',
+    'margin',
+    'run',
+    'search',
+]

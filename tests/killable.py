@@ -27,7 +27,7 @@ def run(directory):
         optax.adam(training.triangular(5e-3, 12 * 21)),
         train,
         held_out,
-        jax.random.key(0),
+        key=jax.random.key(0),
         epochs=12,
         batch_size=64,
         checkpoints=training.Checkpointing(directory, save_seconds=0.0),

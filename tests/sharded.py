@@ -67,7 +67,7 @@ def fit(plan):
         optax.adam(training.triangular(5e-3, 100)),
         train,
         held_out,
-        jax.random.key(0),
+        key=jax.random.key(0),
         epochs=plan.get('epochs', 2),
         batch_size=batch,
         checkpoints=kept,
@@ -83,7 +83,8 @@ def fit(plan):
     ]
     x = np.asarray(data.to_float(held_out.images))
     outside = evaluation.evaluate(
-        result.logits_fn, x, held_out.labels, attacks.pgd(0.15, 5), jax.random.key(1),
+        result.logits_fn, x, held_out.labels, attacks.pgd(0.15, 5),
+        key=jax.random.key(1),
         batch_size=50,
     )  # fmt: skip
     digest = hashlib.sha256(b''.join(np.asarray(a).tobytes() for a in leaves))
@@ -109,7 +110,7 @@ def program(plan):
     source = training.feed.of(train, batch, place)
     optimizer = optax.sgd(0.1)
     state = training.create(
-        model, optimizer, jax.random.key(0), method=method, shape=(batch, 8, 8, 1)
+        model, optimizer, key=jax.random.key(0), method=method, shape=(batch, 8, 8, 1)
     )
     state = place.put(state, place.of_state(state))
     made = epoch.Program(place, source.take, None)
@@ -128,7 +129,7 @@ def verdicts(plan):
     f = models.logits_fn(model, *model.init(jax.random.key(0)))
     found = evaluation.evaluate(
         f, x, y, {'pgd': attacks.pgd(0.1, 5), 'square': attacks.square(0.1, 50)},
-        jax.random.key(0), batch_size=plan.get('batch', 32),
+        key=jax.random.key(0), batch_size=plan.get('batch', 32),
     )  # fmt: skip
     return {'success': found.success.tolist(), 'norm': found.norm.tolist()}
 

@@ -412,7 +412,7 @@ def test_chosen_leaves_share_one_ball():
         seen.append((path, leaf.shape))
         return path in ("['a']", "['b']['kernel']")
 
-    after = attacks.perturb(attack, linear, KEY, before, chosen)
+    after = attacks.perturb(attack, linear, before, chosen, key=KEY)
     assert ("['c'][0]", (2, 2, 2)) in seen
     assert jax.tree.structure(after) == jax.tree.structure(before)
     length = np.sqrt(sum(np.sum(v**2) for v in w.values()))
@@ -436,7 +436,7 @@ def test_batched_leaves_have_balls_of_their_own():
 
     eps = np.float32([0.1, 0.5, 1.0])
     attack = attacks.fgm(balls.l2(eps, bounds=None))
-    after = attacks.perturb(attack, objective, KEY, before, batched=True)
+    after = attacks.perturb(attack, objective, before, key=KEY, batched=True)
     length = np.sqrt(sum((v**2).sum(1) for v in w.values()))
     for k in w:
         expected = (eps / length)[:, None] * w[k]
@@ -449,15 +449,15 @@ def test_trees_keep_their_types_and_bad_ones_are_refused():
     after = attacks.perturb(
         attack,
         lambda t: jnp.sum(t['w'].astype(jnp.float32)) - jnp.sum(t['v']),
-        KEY,
         half,
+        key=KEY,
     )
     assert after['w'].dtype == jnp.bfloat16
     np.testing.assert_array_equal(np.float32(after['w']), 1.25)
     np.testing.assert_allclose(after['v'], 0.75)
     with pytest.raises(ValueError, match='where must choose at least one leaf'):
-        attacks.perturb(attack, linear, KEY, tree(), lambda path, leaf: False)
+        attacks.perturb(attack, linear, tree(), lambda path, leaf: False, key=KEY)
     with pytest.raises(ValueError, match='batched leaves must agree'):
         attacks.perturb(
-            attack, linear, KEY, tree(), lambda p, leaf: leaf.ndim, batched=True
+            attack, linear, tree(), lambda p, leaf: leaf.ndim, key=KEY, batched=True
         )

@@ -34,7 +34,7 @@ augmented = training.augmented(flip)
 
 def begin(model=MODEL):
     params, stats = apart(model)
-    state = training.create(model, SGD, KEY)
+    state = training.create(model, SGD, key=KEY)
     return state.replace(params=params, model_state=stats)
 
 

@@ -70,7 +70,7 @@ def test_training_with_the_own_loss_learns_both_parts(auto):
     assert not method.adversarial
     batch = {'image': x, 'label': jnp.arange(6) % 4}
     go = jax.jit(training.step)
-    state = training.create(model, optax.adam(3e-2), KEY)
+    state = training.create(model, optax.adam(3e-2), key=KEY)
     start, metrics = go(method, state, batch, KEY)
     own = model.apply(state.params, state.model_state, x, train=True)[1]['loss']
     plain = go(training.standard(), state, batch, KEY)[1]['loss']
@@ -91,7 +91,7 @@ def test_sparsity_pulls_the_mean_activation():
     means = []
     for sparsity in (0.05, 0.3):
         model = sparse_autoencoder((3, 3, 1), 2, 6, sparsity, weight=30.0)
-        state = training.create(model, optax.adam(5e-2), KEY)
+        state = training.create(model, optax.adam(5e-2), key=KEY)
         for _ in range(150):
             state, _ = go(method, state, batch, KEY)
         layer = state.params['encoder']

@@ -24,7 +24,7 @@ BASES = {
 
 
 def start():
-    return training.create(MODEL, SGD, KEY)
+    return training.create(MODEL, SGD, key=KEY)
 
 
 @pytest.mark.parametrize('name', BASES)
@@ -97,7 +97,7 @@ def test_biases_of_attention_are_no_kernels():
 
 def test_it_works_with_batch_statistics_and_sweeps_by_vmap():
     model = zoo.split_norm_cnn((4, 5, 1), 3, (4,), 6, branches=1)
-    state = training.create(model, SGD, KEY)
+    state = training.create(model, SGD, key=KEY)
     new, metrics = STEP(training.awp(BASES['pgd_at'], 0.01), state, BATCH, KEY)
     assert metrics['finite']
     moved = jax.tree.map(

@@ -7,11 +7,12 @@ import pytest
 
 from advjax import attacks, balls, keys, losses
 from advjax.attacks import gradients, minimum
+from tests import contract
 from tests.contract import BATCH, CLASSES, KEY, SHAPE, images, margin, network
 from tests.test_square import Recorder
 
 SIZE = int(np.prod(SHAPE))
-search = jax.jit(lambda attack, f, key, x, y: attack.search(f, key, x, y))
+search = jax.jit(contract.search)
 
 
 # -------------------------------------------------------------- gradients from queries
@@ -194,7 +195,7 @@ def test_budgets_are_kept_to_the_query(attack, asked):
     """On a model that no image fools."""
     model = Recorder(constant=True)
     x, y = images()[0], jnp.zeros(BATCH, jnp.int32)
-    found = jax.jit(lambda x, y: attack.search(model, KEY, x, y))(x, y)
+    found = jax.jit(lambda x, y: contract.search(attack, model, KEY, x, y))(x, y)
     jax.effects_barrier()
     np.testing.assert_array_equal(found.queries, asked)
     assert len(model.seen) == asked <= attack.queries == attack.calls
@@ -205,7 +206,7 @@ def test_random_search_stops_at_its_first_success():
     model = Recorder()
     y = jnp.asarray(model.logits(x).argmax(axis=1))
     attack = attacks.random_search(0.3, 60)
-    found = jax.jit(lambda x, y: attack.search(model, KEY, x, y))(x, y)
+    found = jax.jit(lambda x, y: contract.search(attack, model, KEY, x, y))(x, y)
     jax.effects_barrier()
     margins = np.stack([margin(lambda v: jnp.float32(model.logits(v)), p, y)
                         for p in model.seen])  # fmt: skip
@@ -303,7 +304,7 @@ def test_without_a_start_the_clean_image_is_returned(name):
     model = Recorder(constant=True)
     x, y = images()[0], jnp.zeros(BATCH, jnp.int32)
     attack = DECISIONS[name]
-    found = jax.jit(lambda x, y: attack.search(model, KEY, x, y))(x, y)
+    found = jax.jit(lambda x, y: contract.search(attack, model, KEY, x, y))(x, y)
     jax.effects_barrier()
     np.testing.assert_array_equal(found.x, x)
     assert (np.asarray(found.queries) <= attack.queries).all()
@@ -316,7 +317,7 @@ def test_decisive_attacks_know_targets(name):
     f, (x, y) = network(), images()
     target = jnp.full_like(y, 1)
     attack = DECISIONS[name]
-    found = jax.jit(lambda: attack.search(f, KEY, x, y, target))()
+    found = jax.jit(lambda: contract.search(attack, f, KEY, x, y, target))()
     moved = np.asarray(found.x != x).any(axis=(1, 2, 3))
     reached = np.argmax(f(found.x), axis=1) == 1
     assert reached[moved].all()

@@ -23,12 +23,13 @@ ENSEMBLE = attacks.autoattack(0.06, classes=CLASSES, steps=8, queries=30)
 ROOT = Path(__file__).parent.parent
 
 
-def cascade(*args, **kwargs):
-    return evaluate(*args, **{'batch_size': 8, 'survivors': True, **kwargs})
+def cascade(f, x, y, attacks, key, **kwargs):
+    options = {'batch_size': 8, 'survivors': True, **kwargs}
+    return evaluate(f, x, y, attacks, key=key, **options)
 
 
 def test_the_cascade_breaks_what_the_members_break_together():
-    whole = evaluate(F, X, Y, ENSEMBLE, KEY, batch_size=8)
+    whole = evaluate(F, X, Y, ENSEMBLE, key=KEY, batch_size=8)
     e = cascade(F, X, Y, ENSEMBLE, KEY)
     assert whole.names == e.names == ('apgd_ce', 'apgd_t', 'fab_t', 'square')
     np.testing.assert_array_equal(e.robust, whole.robust)
@@ -71,12 +72,12 @@ def test_targets_and_restarts_are_parts_that_stop_at_success():
     assert len(set(calls[e.clean_correct])) > 1
     assert (calls[e.robust] == 3 * each).all()
     np.testing.assert_array_equal(
-        e.robust, evaluate(F, X, Y, {'t': attack}, KEY, batch_size=8).robust
+        e.robust, evaluate(F, X, Y, {'t': attack}, key=KEY, batch_size=8).robust
     )
     again = attacks.restarts(attacks.pgd(0.06, 2), 4)
     some = cascade(F, X, Y, {'r': again}, KEY)
     np.testing.assert_array_equal(
-        some.robust, evaluate(F, X, Y, {'r': again}, KEY, batch_size=8).robust
+        some.robust, evaluate(F, X, Y, {'r': again}, key=KEY, batch_size=8).robust
     )
     assert len(set(some.calls[0][some.clean_correct])) > 1
 
@@ -101,7 +102,7 @@ def test_verdicts_do_not_depend_on_company_order_or_padding():
 
 
 def test_queries_are_counted_per_example():
-    e = evaluate(F, X, Y, {'square': attacks.square(0.06, 30)}, KEY, batch_size=8)
+    e = evaluate(F, X, Y, {'square': attacks.square(0.06, 30)}, key=KEY, batch_size=8)
     calls = e.calls[0]
     assert (calls[e.robust] == 30).all()
     assert (calls[e.success[0]] < 30).any()
@@ -109,14 +110,14 @@ def test_queries_are_counted_per_example():
 
 
 def test_a_minimum_norm_attack_reports_distances():
-    e = evaluate(F, X, Y, attacks.fmn(steps=60), KEY, batch_size=8)
+    e = evaluate(F, X, Y, attacks.fmn(steps=60), key=KEY, batch_size=8)
     found = e.success[0]
     assert (e.norm[0][found] > 0).all()
     np.testing.assert_array_equal(found, e.clean_correct)
     # Within a radius: those, and only those, that are closer.
     eps = float(np.median(e.norm[0][found]))
     near = balls.l2(eps)
-    inside = evaluate(F, X, Y, attacks.fmn(near, 60), KEY, batch_size=8)
+    inside = evaluate(F, X, Y, attacks.fmn(near, 60), key=KEY, batch_size=8)
     np.testing.assert_array_equal(inside.success[0], found & (e.norm[0] <= eps + 1e-6))
     assert not inside.rejected.any()
 
@@ -181,7 +182,7 @@ def test_the_folder_of_another_evaluation_is_refused(tmp_path):
         with pytest.raises(OtherEvaluationError, match=f'another {words}'):
             cascade(*changed, folder=tmp_path)
     with pytest.raises(OtherEvaluationError, match='cascade'):
-        evaluate(F, X, Y, PGD, KEY, batch_size=8, folder=tmp_path)
+        evaluate(F, X, Y, PGD, key=KEY, batch_size=8, folder=tmp_path)
 
 
 PGD = attacks.pgd(linf(0.05), 4)
@@ -328,7 +329,7 @@ def test_autoattack_on_the_golden_network(golden, mnist_test):
         x,
         y,
         attacks.autoattack(0.3),
-        jax.random.key(0),
+        key=jax.random.key(0),
         batch_size=250,
         survivors=True,
     )

@@ -38,7 +38,7 @@ def _trained(model, name):
         optax.adam(3e-3),
         train,
         held_out,
-        KEY,
+        key=KEY,
         epochs=10,
         batch_size=64,
     ).logits_fn
@@ -102,7 +102,7 @@ def test_the_adaptive_attack_breaks_what_the_naive_one_leaves(name):
         'naive': defended.naively(attack),
         'adaptive': defended.adaptively(attack),
     }
-    found = evaluation.evaluate(defended.deployed, x, y, both, KEY, batch_size=50)
+    found = evaluation.evaluate(defended.deployed, x, y, both, key=KEY, batch_size=50)
     assert found.clean_accuracy > 0.75
     assert found.accuracy('adaptive') < 0.25
     if name in ('resize_pad', 'activation_pruning', 'dropout'):
@@ -551,16 +551,16 @@ def test_arguments_of_projection_are_checked():
         ({'penalty': -1.0}, 'penalty must be >= 0, got -1.0'),
     ):
         with pytest.raises(ValueError, match=message):
-            defenses.train_decoder(x, KEY, **options)
+            defenses.train_decoder(x, key=KEY, **options)
     with pytest.raises(ValueError, match='images must be float32'):
-        defenses.train_decoder(jnp.zeros((3, 8, 8, 1), jnp.uint8), KEY)
+        defenses.train_decoder(jnp.zeros((3, 8, 8, 1), jnp.uint8), key=KEY)
 
 
 def test_a_generator_learns_from_arrays_of_numpy_too():
     x = np.asarray(digits()[0])
     options = {'latent': 2, 'hidden': 4, 'steps': 2}
-    ours = defenses.train_decoder(x, KEY, **options)
-    same = defenses.train_decoder(jnp.asarray(x), KEY, **options)
+    ours = defenses.train_decoder(x, key=KEY, **options)
+    same = defenses.train_decoder(jnp.asarray(x), key=KEY, **options)
     jax.tree.map(np.testing.assert_array_equal, ours.params, same.params)
     for wrong, message in (
         (x[:0], r'images must be \(N, ...\), N >= 1, got shape \(0, 8, 8, 1\)'),
@@ -568,7 +568,7 @@ def test_a_generator_learns_from_arrays_of_numpy_too():
         (x * np.float32(np.nan), r'images must lie in \[0, 1\], got values in \[nan'),
     ):
         with pytest.raises(ValueError, match=message):
-            defenses.train_decoder(wrong, KEY, **options)
+            defenses.train_decoder(wrong, key=KEY, **options)
 
 
 @pytest.mark.parametrize('name', ['jpeg', 'resize_pad', 'total_variation'])

@@ -23,7 +23,7 @@ TEACHER = models.logits_fn(MODEL, MODEL.init(jax.random.key(7))[0])
 
 
 def start():
-    return training.create(MODEL, SGD, KEY)
+    return training.create(MODEL, SGD, key=KEY)
 
 
 def gradient_of(new, old):
@@ -172,7 +172,7 @@ def test_soft_labels_and_batch_normalisation_in_distillation():
     model = models.from_nnx(functools.partial(NnxNet, rate=0.0))
     x = X[:, :, :4]
     batch = {'image': x, 'label': Y}
-    state = training.create(model, SGD, KEY)
+    state = training.create(model, SGD, key=KEY)
     teacher = models.logits_fn(model, *model.init(jax.random.key(3)))
     method = training.adversarially_robust_distillation(teacher, 0.1, 3.0, 0.5, 2)
 
@@ -287,7 +287,7 @@ def test_distilled_by_the_loop_it_answers_at_temperature_one_and_saturates():
 
     def fitted(method):
         options = {'epochs': 8, 'batch_size': 64}
-        return training.fit(method, model, optimizer, rest, held, KEY, **options)
+        return training.fit(method, model, optimizer, rest, held, key=KEY, **options)
 
     plain = fitted(training.at_temperature(1.0))
     teacher = fitted(training.at_temperature(20.0))

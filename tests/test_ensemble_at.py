@@ -26,7 +26,7 @@ SOURCES = [
 
 
 def start(model=MODEL):
-    return training.create(model, SGD, KEY)
+    return training.create(model, SGD, key=KEY)
 
 
 def close(a, b, **tolerance):

@@ -16,8 +16,8 @@ F = network(scale=2.0)
 PGD = attacks.pgd(linf(0.05), 4)
 
 
-def report(*args, **kwargs):
-    return evaluate(*args, **{'batch_size': 8, **kwargs})
+def report(f, x, y, attacks, key, **kwargs):
+    return evaluate(f, x, y, attacks, key=key, **{'batch_size': 8, **kwargs})
 
 
 def test_accuracy_is_the_worst_case_over_attacks_with_clean_errors_as_errors():
@@ -151,7 +151,7 @@ def test_another_attack_in_the_list_changes_nothing():
 
 def test_no_example_is_dropped():
     for batch_size in (1, 7, 23, 64):
-        e = evaluate(F, X, Y, attacks.fgsm(0.05), KEY, batch_size=batch_size)
+        e = evaluate(F, X, Y, attacks.fgsm(0.05), key=KEY, batch_size=batch_size)
         assert len(e.robust) == 23
         assert (
             e.robust_accuracy
@@ -262,7 +262,7 @@ class TestCurve:
     radii = np.linspace(0, 0.3, 16)
 
     def test_is_monotone_and_starts_at_clean_accuracy(self):
-        curve = robustness_curve(F, X, Y, PGD, self.radii, KEY, batch_size=8)
+        curve = robustness_curve(F, X, Y, PGD, self.radii, key=KEY, batch_size=8)
         assert curve.accuracy[0] == pytest.approx((np.argmax(F(X), axis=1) == Y).mean())
         assert (np.diff(curve.accuracy) <= 0).all()
         assert curve.accuracy[-1] < curve.accuracy[0]
@@ -281,7 +281,7 @@ class TestCurve:
         ]
         assert searched == [1, 0, 1]
         curve = robustness_curve(
-            shell, grey, zero, Push(linf(0.1)), radii, KEY, batch_size=8
+            shell, grey, zero, Push(linf(0.1)), radii, key=KEY, batch_size=8
         )
         assert curve.accuracy.tolist() == [1, 0, 0]
 
@@ -289,7 +289,7 @@ class TestCurve:
         """The same draws at one radius: the curve's first broken radii agree."""
         radii = [0.02, 0.05, 0.1]
         deterministic = attacks.bim(linf(0.1), 4)
-        curve = robustness_curve(F, X, Y, deterministic, radii, KEY, batch_size=8)
+        curve = robustness_curve(F, X, Y, deterministic, radii, key=KEY, batch_size=8)
         by_hand = np.zeros(23, bool)
         for r, eps in enumerate(radii):
             e = report(F, X, Y, attacks.bim(linf(eps), 4), KEY)
@@ -303,10 +303,10 @@ class TestCurve:
             traces.append(x.shape)
             return F(x)
 
-        robustness_curve(counted, X, Y, PGD, self.radii, KEY, batch_size=8)
+        robustness_curve(counted, X, Y, PGD, self.radii, key=KEY, batch_size=8)
         once = len(traces)
         traces.clear()
-        robustness_curve(counted, X, Y, PGD, self.radii / 2, KEY, batch_size=8)
+        robustness_curve(counted, X, Y, PGD, self.radii / 2, key=KEY, batch_size=8)
         assert once > 0
         assert len(traces) <= 1  # The shape check alone; nothing is compiled again.
 
@@ -315,11 +315,11 @@ class TestCurve:
     )
     def test_bad_radii(self, radii):
         with pytest.raises(ValueError, match='radii must ascend'):
-            robustness_curve(F, X, Y, PGD, radii, KEY)
+            robustness_curve(F, X, Y, PGD, radii, key=KEY)
 
     def test_attack_without_a_ball(self):
         with pytest.raises(ValueError, match='hold a ball of one norm'):
-            robustness_curve(F, X, Y, lambda f, k, x, y: x, [0.1], KEY)
+            robustness_curve(F, X, Y, lambda f, k, x, y: x, [0.1], key=KEY)
 
 
 def _nan_when_moved(x):

@@ -108,7 +108,7 @@ def test_broken_attacks_would_show_in_the_proofs():
         return 1 - x
 
     e = evaluation.evaluate(
-        network(), x, y, beyond, jax.random.key(0), ball=linf(0.05), batch_size=6
+        network(), x, y, beyond, key=jax.random.key(0), ball=linf(0.05), batch_size=6
     )
     assert any(p['failed'] for p in checks_of([e], linf(0.05)))
 

@@ -139,7 +139,7 @@ def test_a_search_reaches_the_closed_form_and_never_passes_it(kind, bounds):
     x, y, w = sample(5)
     ball, fn = ball_of(kind, bounds), features.linear(w)
     attack = attacks.pgd(ball, steps=60, rate=0.1)
-    found = jax.jit(features.worst)(fn, attack, KEY, x, y)
+    found = jax.jit(features.worst)(fn, x, y, attack, key=KEY)
     exact = fn.worst(ball, x, y)
     assert (np.asarray(found) >= np.asarray(exact) - 1e-5).all()
     # Steps of one coordinate at a time are slow in L1.
@@ -156,15 +156,15 @@ def test_no_radius_leaves_usefulness_as_it_is():
     for kind in KINDS:
         exact = fn.worst(getattr(balls, kind)(0.0), x, y)
         np.testing.assert_allclose(exact.mean(0), rho, atol=1e-6)
-    found = features.gamma(fn, attacks.bim(balls.linf(0.0), 1), KEY, x, y)
+    found = features.gamma(fn, x, y, attacks.bim(balls.linf(0.0), 1), key=KEY)
     np.testing.assert_allclose(found, rho, atol=1e-6)
 
 
 def test_gamma_is_the_mean_of_the_worst():
     x, y, w = sample(10)
     fn, attack = features.linear(w), attacks.pgd(balls.linf(0.1), 2)
-    found = features.worst(fn, attack, KEY, x, y)
-    gamma = features.gamma(fn, attack, KEY, x, y)
+    found = features.worst(fn, x, y, attack, key=KEY)
+    gamma = features.gamma(fn, x, y, attack, key=KEY)
     np.testing.assert_allclose(gamma, np.asarray(found).mean(0), atol=1e-6)
 
 
@@ -188,7 +188,7 @@ def test_each_feature_may_have_labels_of_its_own():
     np.testing.assert_allclose(both[1][3], features.rho(fn, x, -y)[3], atol=1e-6)
     attack = attacks.bim(ball, 1)
     np.testing.assert_allclose(
-        features.worst(fn, attack, KEY, x, each), both[0], atol=1e-5
+        features.worst(fn, x, each, attack, key=KEY), both[0], atol=1e-5
     )
 
 
@@ -198,7 +198,7 @@ def test_a_weak_search_never_makes_a_feature_better():
     def wrong_way(z):
         return jnp.sin(40 * features.linear(w)(z))
 
-    found = features.worst(wrong_way, attacks.fgm(balls.linf(0.3)), KEY, x, y)
+    found = features.worst(wrong_way, x, y, attacks.fgm(balls.linf(0.3)), key=KEY)
     assert (found <= y[:, None] * wrong_way(x)).all()
 
 
@@ -232,7 +232,7 @@ def test_a_useful_feature_may_be_robust_or_not():
         lambda x, y, w: features.linear(w).worst(balls.l2(1), x, y[:3]),
         lambda x, y, w: features.rho(features.linear(w), x, (y + 1) // 2),
         lambda x, y, w: features.rho(features.linear(w), x, y[:, None]),
-        lambda x, y, w: features.worst(features.linear(w), _no_ascent, KEY, x, y),
+        lambda x, y, w: features.worst(features.linear(w), x, y, _no_ascent, key=KEY),
         lambda x, y, w: features.standardise(lambda z: z[:, 0, 0, 0], x),
         lambda x, y, w: features.standardise(lambda z: z[:, 0, :, 0] / 0, x),
     ],
@@ -329,7 +329,9 @@ def test_inversion_meets_the_representation_inside_the_range():
     made = dataset()
     x = data.to_float(made.images)
     start = jnp.roll(x, 1, axis=0)
-    run = jax.jit(lambda g, s: features.invert(g, g(x), KEY, s, step=0.1, steps=200))
+    run = jax.jit(
+        lambda g, s: features.invert(g, g(x), s, key=KEY, step=0.1, steps=200)
+    )
     z = run(g, start)
     assert z.min() >= 0
     assert z.max() <= 1
@@ -347,8 +349,8 @@ def test_a_step_of_the_inversion_has_the_length_asked_for():
     x = jnp.full((5, 4, 4, 1), 0.5)
     target = g(x) + 1
     schedule = lambda t: 1 - t  # noqa: E731
-    one = features.invert(g, target, KEY, x, step=0.1, steps=1)
-    two = features.invert(g, target, KEY, x, step=0.1, steps=2, schedule=schedule)
+    one = features.invert(g, target, x, key=KEY, step=0.1, steps=1)
+    two = features.invert(g, target, x, key=KEY, step=0.1, steps=2, schedule=schedule)
     gradient = jax.grad(lambda z: -jnp.sum(jnp.square(g(z) - target)))(x)
     rows = gradient.reshape(5, -1)
     expected = 0.1 * rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
@@ -361,7 +363,7 @@ def test_a_step_of_the_inversion_has_the_length_asked_for():
 def test_restricted_images_hold_the_features_and_the_label():
     _, g = network()
     made = dataset()
-    kept = features.restricted(g, made, KEY, step=0.1, steps=100, batch_size=7)
+    kept = features.restricted(g, made, key=KEY, step=0.1, steps=100, batch_size=7)
     assert kept.images.dtype == np.uint8
     assert kept.images.shape == made.images.shape
     np.testing.assert_array_equal(kept.labels, made.labels)
@@ -378,7 +380,7 @@ def test_the_start_is_another_image():
     made = dataset(count=5)
     for seed in range(20):
         kept = features.restricted(
-            network()[1], made, jax.random.key(seed), step=1e-9, steps=1
+            network()[1], made, key=jax.random.key(seed), step=1e-9, steps=1
         )
         for i, image in enumerate(kept.images):
             others = np.delete(made.images, i, axis=0)
@@ -397,7 +399,9 @@ def test_relabelled_images_are_near_and_taken_for_their_label(how):
     w = jax.random.normal(KEY, (16, 3))
     logits_fn = models.logits_fn(model, {'w': w, 'b': jnp.zeros((1, 3))})
     made = dataset()
-    moved = features.relabelled(logits_fn, targeted(2.0), made, KEY, how, batch_size=8)
+    moved = features.relabelled(
+        logits_fn, targeted(2.0), made, how, key=KEY, batch_size=8
+    )
     if how == 'next':
         np.testing.assert_array_equal(moved.labels, (made.labels + 1) % 3)
     assert moved.split == 'train, relabelled'
@@ -413,7 +417,9 @@ def test_relabelled_images_are_near_and_taken_for_their_label(how):
 def test_random_targets_are_uniform_and_belong_to_examples():
     logits_fn, _ = network()
     made = dataset(count=3000)
-    still = features.relabelled(logits_fn, targeted(0.0, 1), made, KEY, batch_size=1000)
+    still = features.relabelled(
+        logits_fn, targeted(0.0, 1), made, key=KEY, batch_size=1000
+    )
     np.testing.assert_array_equal(still.images, made.images)
     counts = np.bincount(still.labels, minlength=3)
     assert (abs(counts - 1000) < 4 * 26).all()
@@ -421,7 +427,7 @@ def test_random_targets_are_uniform_and_belong_to_examples():
     assert abs((still.labels == made.labels).mean() - 1 / 3) < 0.04
     few = dataset(count=3000)
     few = few._replace(images=few.images[:40], labels=few.labels[:40])
-    part = features.relabelled(logits_fn, targeted(0.0, 1), few, KEY)
+    part = features.relabelled(logits_fn, targeted(0.0, 1), few, key=KEY)
     np.testing.assert_array_equal(part.labels, still.labels[:40])
 
 
@@ -429,7 +435,7 @@ def test_the_result_does_not_depend_on_the_batch():
     logits_fn, _ = network()
     random = attacks.pgd(balls.l2(0.5), 3)
     one, other = (
-        features.relabelled(logits_fn, random, dataset(), KEY, batch_size=size)
+        features.relabelled(logits_fn, random, dataset(), key=KEY, batch_size=size)
         for size in (30, 13)
     )
     # An ulp may round another way.
@@ -440,14 +446,14 @@ def test_the_result_does_not_depend_on_the_batch():
 def test_targets_may_be_given():
     logits_fn, _ = network()
     t = np.arange(30)[::-1] % 3
-    moved = features.relabelled(logits_fn, targeted(0.1, 2), dataset(), KEY, t)
+    moved = features.relabelled(logits_fn, targeted(0.1, 2), dataset(), t, key=KEY)
     np.testing.assert_array_equal(moved.labels, t)
 
 
 @pytest.mark.parametrize('targets', ['last', [3] * 30, [-1] * 30, [0] * 29, [0.5] * 30])
 def test_refusals_of_targets(targets):
     with pytest.raises(ValueError, match='targets must'):
-        features.relabelled(network()[0], targeted(1), dataset(), KEY, targets)
+        features.relabelled(network()[0], targeted(1), dataset(), targets, key=KEY)
 
 
 @pytest.mark.parametrize(
@@ -455,15 +461,15 @@ def test_refusals_of_targets(targets):
 )
 def test_refusals_of_restricted(options):
     with pytest.raises(ValueError, match='must'):
-        features.restricted(network()[1], dataset(), KEY, **options)
+        features.restricted(network()[1], dataset(), key=KEY, **options)
 
 
 def test_refusals_of_small_sets_and_missing_bounds():
     with pytest.raises(ValueError, match='at least 2 images'):
-        features.restricted(network()[1], dataset(count=1), KEY)
+        features.restricted(network()[1], dataset(count=1), key=KEY)
     x = jnp.zeros((1, 4, 4, 1))
     with pytest.raises(ValueError, match='bounds must'):
-        features.invert(network()[1], network()[1](x), KEY, x, bounds=None)
+        features.invert(network()[1], network()[1](x), x, key=KEY, bounds=None)
 
 
 def test_what_was_silent_or_unclear_is_refused():
@@ -472,14 +478,14 @@ def test_what_was_silent_or_unclear_is_refused():
     with pytest.raises(ValueError, match=r'x must be \(B, ...\), B >= 1, got .*\(0, 4'):
         features.rho(plain, x[:0], y[:0])
     with pytest.raises(ValueError, match=r'x must be \(B, ...\), B >= 1, got .*\(0, 4'):
-        features.worst(plain, attacks.pgd(balls.linf(0.1), 2), key, x[:0], y[:0])
+        features.worst(plain, x[:0], y[:0], attacks.pgd(balls.linf(0.1), 2), key=key)
     with pytest.raises(ValueError, match=r'x must be \(B, ...\), B >= 1, got .*\(0, 4'):
         features.standardise(plain, x[:0])
     with pytest.raises(ValueError, match='offset must be finite'):
         features.linear(jnp.ones((2, 4)), np.nan)
     for bounds in (None, (1.0, 0.0)):
         with pytest.raises(ValueError, match=r'bounds must be \(low, high\) with low'):
-            features.invert(plain, plain(x), key, x, bounds=bounds)
+            features.invert(plain, plain(x), x, key=key, bounds=bounds)
     for target in (plain(x)[:2], plain(x)[:, :1]):
         with pytest.raises(ValueError, match=r'target must have .*\(3, 2\), got'):
-            features.invert(plain, target, key, x)
+            features.invert(plain, target, x, key=key)

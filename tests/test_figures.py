@@ -27,7 +27,7 @@ def trained(model, tfds_dir, epochs):
         optax.adam(schedule),
         rest,
         held_out,
-        jax.random.key(0),
+        key=jax.random.key(0),
         epochs=epochs,
         batch_size=100,
     )
@@ -89,7 +89,9 @@ def test_deepfool_is_several_times_closer_than_fgsm(tfds_dir):
     x, y = jnp.asarray(x[:1000]), jnp.asarray(y[:1000])
     size = np.asarray(balls.l2(1.0).norm(x))
     attack = attacks.deepfool(refine=0)
-    e = evaluation.evaluate(f, np.asarray(x), np.asarray(y), attack, jax.random.key(0))
+    e = evaluation.evaluate(
+        f, np.asarray(x), np.asarray(y), attack, key=jax.random.key(0)
+    )
     found = e.success[0]
     assert found.mean() > 0.98
     rho = float(np.mean((e.norm[0] / size)[found]))
@@ -114,7 +116,7 @@ def test_spatial_grid_breaks_a_normal_network(conv):
         x[:500],
         y[:500],
         attacks.spatial(),
-        KEY,
+        key=KEY,
         ball=balls.linf(1.0),
         batch_size=500,
     )
@@ -149,7 +151,7 @@ def test_autoattack_on_the_golden_network(golden, mnist_test):
             images[some],
             labels[some],
             attacks.autoattack(0.3),
-            KEY,
+            key=KEY,
             ids=np.arange(10_000)[some],
             batch_size=250,
             survivors=True,

@@ -76,7 +76,7 @@ def test_an_outer_loss_of_another_shape_is_refused_by_name(wrong):
         return wrong(losses.cross_entropy(logits, y), logits, state)
 
     method = training.method(training.unperturbed, my_own_outer)
-    state = training.create(MODEL, optax.sgd(0.1), KEY)
+    state = training.create(MODEL, optax.sgd(0.1), key=KEY)
     batch = {'image': X, 'label': Y}
     with pytest.raises(ValueError, match='outer loss my_own_outer must return'):
         jax.eval_shape(training.step, method, state, batch, KEY)

@@ -19,7 +19,7 @@ STEP = jax.jit(training.step)
 
 
 def start(method):
-    return training.create(MODEL, SGD, KEY, method=method, shape=SHAPE)
+    return training.create(MODEL, SGD, key=KEY, method=method, shape=SHAPE)
 
 
 def test_the_first_step_is_that_of_standard_training_bit_for_bit():
@@ -77,7 +77,7 @@ def test_one_gradient_per_update():
 
     method = training.free(0.1)
     counted = MODEL._replace(apply=apply)
-    state = training.create(counted, SGD, KEY, method=method, shape=SHAPE)
+    state = training.create(counted, SGD, key=KEY, method=method, shape=SHAPE)
     jax.eval_shape(training.step, method, state, BATCH, KEY)
     assert passes == [True]
 
@@ -86,7 +86,8 @@ def test_the_loop_replays_every_batch_and_carries_on():
     train, held_out = data.split_held_out(data.load('digits', 'train'), 100, 0)
     fit = training.fit(
         training.free(0.1, replays=3), zoo.mlp((8, 8, 1), 10, (32,)),
-        optax.adam(2e-3), train, held_out, KEY, epochs=2, batch_size=128,
+        optax.adam(2e-3), train, held_out,
+        key=KEY, epochs=2, batch_size=128,
     )  # fmt: skip
     batches = -(-len(train.labels) // 128)
     assert int(fit.last.step) == 2 * 3 * batches
@@ -104,7 +105,7 @@ def test_errors_name_what_is_wrong():
         training.free(linf(np.full(6, 0.1)))
     method = training.free(0.1)
     with pytest.raises(ValueError, match='shape of a batch must be given'):
-        training.create(MODEL, SGD, KEY, method=method)
+        training.create(MODEL, SGD, key=KEY, method=method)
     with pytest.raises(ValueError, match='must carry the noise'):
         STEP(method, start(None), BATCH, KEY)
     with pytest.raises(TypeError, match='no attack of its own'):

@@ -22,7 +22,7 @@ STEP = jax.jit(training.step)
 
 
 def start(model=MODEL):
-    return training.create(model, SGD, KEY)
+    return training.create(model, SGD, key=KEY)
 
 
 def close(a, b, **tolerance):
@@ -128,7 +128,7 @@ def test_it_is_no_adversary_and_the_loop_knows():
     train = data.load('digits', 'train')
     rest, held = data.split_held_out(train, 300, seed=0)
     model = zoo.mlp((8, 8, 1), 10, (32,))
-    fit = training.fit(method, model, optax.adam(1e-2), rest, held, KEY, epochs=1)
+    fit = training.fit(method, model, optax.adam(1e-2), rest, held, key=KEY, epochs=1)
     assert fit.history[0]['held_out_robust'] is None
 
 
@@ -148,7 +148,7 @@ def test_it_answers_better_under_noise():
             batch = jax.tree.map(lambda a: a[pick], on_device)
             return training.step(method, state, batch, KEY)[0], None
 
-        state = training.create(model, optimizer, KEY)
+        state = training.create(model, optimizer, key=KEY)
         return jax.lax.scan(update, state, jnp.arange(200))[0].params
 
     x = data.to_float(held.images)

@@ -59,9 +59,9 @@ every_ball = pytest.mark.parametrize('ball', BALLS.values(), ids=BALLS)
 def test_a_linear_model_is_linear(ball):
     # Of two classes the cross entropy's gradient keeps its direction as well.
     for loss in (losses.margin, losses.cross_entropy):
-        value = alignment(LINEAR, ball, KEY, X, Y, loss=loss)
+        value = alignment(LINEAR, X, Y, ball, key=KEY, loss=loss)
         np.testing.assert_allclose(value, 1, atol=1e-5)
-    found = linearisation(LINEAR, ball, KEY, X, Y, loss=losses.margin)
+    found = linearisation(LINEAR, X, Y, ball, key=KEY, loss=losses.margin)
     np.testing.assert_allclose(found.worst, 0, atol=1e-5)
     np.testing.assert_allclose(found.relative, 0, atol=1e-5)
     if ball.bounds is None:
@@ -73,7 +73,9 @@ def test_a_linear_model_is_linear(ball):
 def test_the_error_of_a_quadratic_is_its_second_order():
     # |f(x + d) - f(x) - <g, d>| = c ||d||^2, at most c eps^2 in L2, c n eps^2 in Linf.
     for ball, largest in ((l2(0.5, None), 0.5 * 0.25), (linf(0.1, None), 0.5 * 0.12)):
-        found = linearisation(CURVED, ball, KEY, X, Y, loss=losses.margin, samples=64)
+        found = linearisation(
+            CURVED, X, Y, ball, key=KEY, loss=losses.margin, samples=64
+        )
         np.testing.assert_allclose(found.worst, largest, rtol=1e-3)
         assert (found.sampled <= found.worst + 1e-6).all()
         assert (found.mean <= found.sampled).all()
@@ -84,9 +86,16 @@ def test_the_error_of_a_quadratic_is_its_second_order():
 def test_the_ascent_finds_more_than_the_draws():
     f = model(wave, w=W, b=-W.sum() / 2, rate=3.0)
     ball = linf(0.2)
-    found = linearisation(f, ball, KEY, X, Y, loss=losses.margin, samples=4)
+    found = linearisation(f, X, Y, ball, key=KEY, loss=losses.margin, samples=4)
     few = geometry.linearisation(
-        f, ball, KEY, X, Y, loss=losses.margin, samples=4, search=attacks.bim(0.0, 1)
+        f,
+        X,
+        Y,
+        ball,
+        key=KEY,
+        loss=losses.margin,
+        samples=4,
+        search=attacks.bim(0.0, 1),
     )
     np.testing.assert_allclose(few.sampled, found.sampled, rtol=1e-4)
     np.testing.assert_allclose(few.worst, few.sampled)
@@ -97,7 +106,7 @@ def test_the_ascent_finds_more_than_the_draws():
 def test_alignment_of_a_quadratic_in_closed_form():
     ball = linf(0.3, bounds=None)
     found = geometry.gradient_alignment(
-        CURVED, ball, KEY, X, Y, loss=losses.margin, samples=400
+        CURVED, X, Y, ball, key=KEY, loss=losses.margin, samples=400
     )
     flat = X.reshape(6, -1)
     there = flat[:, None] + np.random.default_rng(1).uniform(-0.3, 0.3, (6, 4000, 12))
@@ -110,7 +119,7 @@ def test_alignment_of_a_quadratic_in_closed_form():
     np.testing.assert_allclose(found, cosines.mean(axis=1), atol=0.01)
     assert (found < 0.999).all()
     one = geometry.gradient_alignment(
-        CURVED, ball, KEY, X, Y, loss=losses.margin, samples=1
+        CURVED, X, Y, ball, key=KEY, loss=losses.margin, samples=1
     )
     assert (jnp.abs(one - found) > 1e-4).all(), 'a draw of its own for every sample'
 
@@ -119,8 +128,8 @@ def test_no_angle_is_nan_and_no_prediction_is_infinite():
     def dead(x):
         return jnp.zeros((len(x), 2)) + 0 * x.sum()
 
-    assert jnp.isnan(geometry.gradient_alignment(dead, 0.1, KEY, X, Y)).all()
-    found = geometry.linearisation(dead, 0.1, KEY, X, Y)
+    assert jnp.isnan(geometry.gradient_alignment(dead, X, Y, 0.1, key=KEY)).all()
+    found = geometry.linearisation(dead, X, Y, 0.1, key=KEY)
     assert jnp.isinf(found.relative).all()
     np.testing.assert_array_equal(found.worst, 0)
     cosines = geometry.cosine(jnp.array([[1e-30, 0]]), jnp.array([[1e-30, 1e-30]]))
@@ -216,7 +225,9 @@ def test_the_normal_of_a_linear_model_is_its_own_everywhere():
 
 def test_a_slice_of_a_linear_model_is_a_plane():
     ball = l2(1.0, bounds=None)
-    first, second = geometry.gradient_plane(LINEAR, ball, KEY, X, Y, loss=losses.margin)
+    first, second = geometry.gradient_plane(
+        LINEAR, X, Y, ball, key=KEY, loss=losses.margin
+    )
     a, b = first.reshape(6, -1), second.reshape(6, -1)
     np.testing.assert_allclose(np.linalg.norm(a, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(b, axis=1), 1, rtol=1e-5)
@@ -243,7 +254,7 @@ def loss_answers(margins):
 
 
 def test_slices_in_signs_and_within_the_range():
-    first, second = geometry.gradient_plane(LINEAR, 0.1, KEY, X, Y)
+    first, second = geometry.gradient_plane(LINEAR, X, Y, 0.1, key=KEY)
     assert set(np.unique(first)) == {-1, 1}
     assert set(np.unique(second)) == {-1, 1}
     assert not np.array_equal(second[0], second[1]), 'drawn for each example'
@@ -256,14 +267,25 @@ def test_slices_in_signs_and_within_the_range():
 @pytest.mark.parametrize(
     ('call', 'names'),
     [
-        (lambda: geometry.gradient_alignment(LINEAR, 0.1, KEY, X, Y, samples=0), 'sam'),
-        (lambda: geometry.gradient_alignment(LINEAR, -1.0, KEY, X, Y), 'eps'),
-        (lambda: geometry.gradient_alignment(LINEAR, 0.1, KEY, X, Y, loss=1), 'loss'),
         (
-            lambda: geometry.linearisation(LINEAR, 0.1, KEY, jnp.zeros((6, 3), int), Y),
+            lambda: geometry.gradient_alignment(LINEAR, X, Y, 0.1, key=KEY, samples=0),
+            'sam',
+        ),
+        (lambda: geometry.gradient_alignment(LINEAR, X, Y, -1.0, key=KEY), 'eps'),
+        (
+            lambda: geometry.gradient_alignment(LINEAR, X, Y, 0.1, key=KEY, loss=1),
+            'loss',
+        ),
+        (
+            lambda: geometry.linearisation(
+                LINEAR, jnp.zeros((6, 3), int), Y, 0.1, key=KEY
+            ),
             'x must',
         ),
-        (lambda: geometry.linearisation(LINEAR, 0.1, KEY, X, Y, samples=1.5), 'sampl'),
+        (
+            lambda: geometry.linearisation(LINEAR, X, Y, 0.1, key=KEY, samples=1.5),
+            'sampl',
+        ),
         (
             lambda: geometry.distance_along(LINEAR, X, Y, X[:2], 1.0),
             'direction must',

@@ -161,11 +161,11 @@ def test_it_aligns_gradients():
 
     def alignment(state):
         f = models.logits_fn(MODEL, state.params)
-        return geometry.gradient_alignment(f, 0.3, KEY, X, Y).mean()
+        return geometry.gradient_alignment(f, X, Y, 0.3, key=KEY).mean()
 
     def trained(key, coefficient):
         method = training.grad_align(0.3, coefficient)
-        state = training.create(MODEL, SLOW, key)
+        state = training.create(MODEL, SLOW, key=key)
         # Larger weights bend the loss more.
         first = jax.tree.map(lambda a: 3 * a, state.params)
         state = state.replace(params=first)

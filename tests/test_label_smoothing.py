@@ -25,7 +25,7 @@ STEP = jax.jit(training.step)
 
 
 def start(model=MODEL):
-    return training.create(model, SGD, KEY)
+    return training.create(model, SGD, key=KEY)
 
 
 def close(a, b, **tolerance):

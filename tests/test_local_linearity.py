@@ -71,7 +71,7 @@ def test_the_inequality():
     assert (np.abs(change) > np.abs(slope) + 1e-3).any()
     # The search gives a lower bound of gamma: draws enough make it a tight one.
     gamma = jax.jit(
-        lambda: geometry.linearisation(f, ball, KEY, X, Y, samples=1024).worst
+        lambda: geometry.linearisation(f, X, Y, ball, key=KEY, samples=1024).worst
     )()
     assert (np.abs(change) <= np.abs(slope) + gamma[None] + 1e-5).all()
 

@@ -31,7 +31,13 @@ ADAM = optax.adam(2e-3)
 def fit(method=None, optimizer=ADAM, model=MODEL, train=TRAIN, held_out=HELD_OUT, **kw):
     options = {'epochs': 2, 'batch_size': 64, **kw}
     return training.fit(
-        method or training.fast(0.15), model, optimizer, train, held_out, KEY, **options
+        method or training.fast(0.15),
+        model,
+        optimizer,
+        train,
+        held_out,
+        key=KEY,
+        **options,
     )
 
 
@@ -42,7 +48,8 @@ def test_adversarial_training_makes_a_network_robust():
     x, y = np.asarray(data.to_float(test.images)), test.labels
     attack = attacks.pgd(0.15, 20)
     one, two = (
-        evaluation.evaluate(f.logits_fn, x, y, attack, KEY) for f in (normal, robust)
+        evaluation.evaluate(f.logits_fn, x, y, attack, key=KEY)
+        for f in (normal, robust)
     )
     assert one.clean_accuracy > 0.9
     assert two.clean_accuracy > 0.85
@@ -59,7 +66,7 @@ def test_the_best_epoch_is_kept_and_is_what_it_was_measured_as(tmp_path):
         x,
         HELD_OUT.labels,
         {'held out': attacks.pgd(0.15, 10)},
-        jax.random.fold_in(KEY, 2**31 - 1),
+        key=jax.random.fold_in(KEY, 2**31 - 1),
         batch_size=100,
     )
     assert again.robust_accuracy == best['held_out_robust']

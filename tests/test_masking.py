@@ -29,7 +29,7 @@ def honest():
         optax.adam(3e-3),
         train,
         held_out,
-        KEY,
+        key=KEY,
         epochs=10,
         batch_size=64,
     ).logits_fn
@@ -73,7 +73,7 @@ def model(f=None, **switches):
 def report(seen, eps=0.2, **options):
     x, y = digits()
     options = {**FAST, 'substitute': network(), **options}
-    return masking(seen, x, y, eps, KEY, **options)
+    return masking(seen, x, y, eps, key=KEY, **options)
 
 
 def test_an_honest_network_and_an_undefended_one_are_left_in_peace():
@@ -136,7 +136,7 @@ def test_curves_that_rise_are_noticed():
     there = 9 * np.eye(10, dtype=np.float32)[3:4]
     seen = model(right_beyond=0.45, there=there)
     y = np.full_like(y, 3)
-    found = masking(seen, x, y, 0.24, KEY, **{**FAST, 'substitute': network()})
+    found = masking(seen, x, y, 0.24, key=KEY, **{**FAST, 'substitute': network()})
     rises = np.diff(found.curve)
     assert found['non-monotone'].value == pytest.approx(rises.max())
     assert found['non-monotone'].fired == bool(rises.max() > 0.01)
@@ -158,7 +158,7 @@ def test_every_figure_is_that_of_a_verified_evaluation():
     found = report(model(), 0.15, substitute=honest())
     ball = balls.linf(0.15)
     again = evaluation.evaluate(
-        model(), x, y, {'iterative': attacks.pgd(ball, 10)}, KEY, batch_size=50
+        model(), x, y, {'iterative': attacks.pgd(ball, 10)}, key=KEY, batch_size=50
     )
     assert found.accuracy['iterative'] == again.robust_accuracy
     assert found.clean == again.clean_accuracy
@@ -188,14 +188,14 @@ def test_verdicts_do_not_depend_on_the_order_of_images():
     x, y = digits()
     order = np.arange(len(y))[::-1]
     options = {**FAST, 'substitute': network()}
-    one = masking(model(), x, y, 0.1, KEY, **options)
-    other = masking(model(), x[order], y[order], 0.1, KEY, ids=order, **options)
+    one = masking(model(), x, y, 0.1, key=KEY, **options)
+    other = masking(model(), x[order], y[order], 0.1, key=KEY, ids=order, **options)
     assert [s.value for s in one.signs] == [s.value for s in other.signs]
 
 
 def test_other_norms_and_what_is_refused():
     x, y = digits()
-    found = masking(model(), x, y, balls.l2(1.5), KEY, **FAST)
+    found = masking(model(), x, y, balls.l2(1.5), key=KEY, **FAST)
     assert found.radii[-1] == pytest.approx(8.0)
     assert found.fired == ()
     assert 'transfer' not in found.accuracy
@@ -208,6 +208,6 @@ def test_other_norms_and_what_is_refused():
         (0.1, {'samples': 0}, 'samples must be an integer >= 1'),
     ):
         with pytest.raises(ValueError, match=message):
-            masking(network(), x, y, ball, KEY, **{**FAST, **options})
+            masking(network(), x, y, ball, key=KEY, **{**FAST, **options})
     with pytest.raises(ValueError, match='x must be finite'):
-        masking(network(), np.full_like(x, np.nan), y, 0.1, KEY, **FAST)
+        masking(network(), np.full_like(x, np.nan), y, 0.1, key=KEY, **FAST)

@@ -9,12 +9,12 @@ import subprocess
 import sys
 
 import pytest
-from experiments.compare_methods import methods
-from experiments.compare_methods.counting import gradient_evaluations
 
 from advjax import balls, training
 from advjax.training import entries
-from experiments import choices, configuration
+from experiments.commands import choices, configuration
+from experiments.commands.compare_methods import methods
+from experiments.commands.compare_methods.counting import gradient_evaluations
 from tests.conftest import ROOT
 
 ENTRIES = {entry.name: entry for entry in training.catalogue()}
@@ -166,9 +166,11 @@ ENTRY = """
 FINDS = """
 from advjax import testing, training
 from advjax.training import entries
-from experiments import choices, configuration
-from experiments.compare_methods import methods
-from experiments.compare_methods.counting import gradient_evaluations
+from experiments.commands import choices, configuration
+from experiments.commands.compare_methods import methods
+from experiments.commands.compare_methods.counting import gradient_evaluations
+from experiments.commands.compare_methods import methods
+from experiments.commands.compare_methods.counting import gradient_evaluations
 entry = training.catalogue()[-1]
 assert entry.factory is training.planted
 assert '| `planted` | `planted` |' in entries.table()

@@ -67,7 +67,7 @@ def test_attack_and_training_leave_the_statistics_to_the_outer_step(model):
     moved = []
     for steps in (1, 7):
         method = training.pgd_at(0.0, steps)
-        state = training.create(model, optax.sgd(0.1), jax.random.key(0))
+        state = training.create(model, optax.sgd(0.1), key=jax.random.key(0))
         state, _ = jax.jit(training.step)(method, state, batch, jax.random.key(3))
         moved.append(jax.tree.leaves(state.model_state))
     for a, b in zip(*moved, strict=True):

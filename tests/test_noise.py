@@ -54,7 +54,7 @@ def test_noise_ignores_the_model_and_the_labels(start):
 
 def test_training_on_noise_is_training_on_those_images():
     sgd = optax.sgd(0.1)
-    state = training.create(MODEL, sgd, KEY)
+    state = training.create(MODEL, sgd, key=KEY)
     step = jax.jit(training.step)
     method = training.noise(BALL, attacks.starts.corner)
     batch = {'image': X, 'label': Y}
@@ -75,7 +75,7 @@ def test_no_noise_without_a_start():
 
 
 def test_standard_training_takes_any_loss():
-    state = training.create(MODEL, optax.sgd(0.1), KEY)
+    state = training.create(MODEL, optax.sgd(0.1), key=KEY)
     method = training.standard(losses.one_vs_rest)
     _, metrics = jax.jit(training.step)(method, state, {'image': X, 'label': Y}, KEY)
     np.testing.assert_allclose(

@@ -72,7 +72,7 @@ def test_it_learns_and_takes_noise_for_nothing():
     x = jnp.where(y.reshape(-1, 1, 1, 1) == 0, 0.2, 0.8) + 0.1 * jax.random.normal(
         KEY, (32, *SHAPE)
     )
-    state = training.create(model, optax.adam(0.05), KEY)
+    state = training.create(model, optax.adam(0.05), key=KEY)
     step = jax.jit(training.step)
     method = training.standard(losses.one_vs_rest)
     for _ in range(150):
@@ -80,7 +80,7 @@ def test_it_learns_and_takes_noise_for_nothing():
     assert metrics['accuracy'] == 1.0
     f = models.logits_fn(model, state.params)
     assert np.mean(jax.nn.sigmoid(f(x).max(axis=1))) > 0.5
-    seen = rubbish(f, KEY, SHAPE, samples=200, probabilities='sigmoid')
+    seen = rubbish(f, SHAPE, key=KEY, samples=200, probabilities='sigmoid')
     assert seen.error < 0.02
 
 

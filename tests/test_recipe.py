@@ -26,13 +26,14 @@ DIGITS = zoo.mlp((8, 8, 1), 10, (32,))
 def fit(method=None, train=TRAIN, **options):
     options = {'epochs': 2, 'batch_size': 128, **options}
     return training.fit(
-        method or training.standard(), DIGITS, optax.adam(2e-3), train, HELD_OUT, KEY,
+        method or training.standard(), DIGITS, optax.adam(2e-3), train, HELD_OUT,
+        key=KEY,
         **options,
     )  # fmt: skip
 
 
 def trajectory(averaging, count=12):
-    state = training.create(MODEL, SGD, KEY, averaging=averaging)
+    state = training.create(MODEL, SGD, key=KEY, averaging=averaging)
     params, means = [], []
     for _ in range(count):
         state, _ = STEP(training.standard(), state, BATCH, KEY)
@@ -43,7 +44,7 @@ def trajectory(averaging, count=12):
 
 def test_ema_is_its_recursion():
     params, means = trajectory(training.ema(0.5))
-    first = jax.tree.leaves(training.create(MODEL, SGD, KEY).params)[0]
+    first = jax.tree.leaves(training.create(MODEL, SGD, key=KEY).params)[0]
     mean = np.array(first, np.float64)
     for t, new in enumerate(params):
         decay = min(0.5, (1 + t) / (10 + t))
@@ -81,7 +82,7 @@ def test_averages_refuse_what_they_cannot_do():
 
 def test_a_schedule_scales_the_radius_of_training_alone():
     half = training.scheduled(training.fgsm_at(0.2, 0.0), eps=lambda step: 0.5 + step)
-    start = training.create(MODEL, SGD, KEY)
+    start = training.create(MODEL, SGD, key=KEY)
     one, first = STEP(half, start, BATCH, KEY)
     assert (
         first['loss'] == STEP(training.fgsm_at(0.1, 0.0), start, BATCH, KEY)[1]['loss']
@@ -94,7 +95,7 @@ def test_a_schedule_scales_the_radius_of_training_alone():
 
 
 def test_factor_zero_is_standard_training_bit_for_bit():
-    start = training.create(MODEL, SGD, KEY)
+    start = training.create(MODEL, SGD, key=KEY)
     still = training.scheduled(training.pgd_at(0.2, 2), eps=lambda step: 0.0 * step)
     one, _ = STEP(still, start, BATCH, KEY)
     two, _ = STEP(training.standard(), start, BATCH, KEY)
@@ -117,12 +118,14 @@ def test_piecewise_drops_where_it_says():
 def test_accumulated_gradients_are_those_of_the_large_batch():
     """optax.MultiSteps around any optimizer is all it takes."""
     several = optax.MultiSteps(SGD, 2).gradient_transformation()
-    state = training.create(MODEL, several, KEY)
+    state = training.create(MODEL, several, key=KEY)
     for some in (slice(0, 3), slice(3, 6)):
         state, _ = STEP(
             training.standard(), state, {'image': X[some], 'label': Y[some]}, KEY
         )
-    whole, _ = STEP(training.standard(), training.create(MODEL, SGD, KEY), BATCH, KEY)
+    whole, _ = STEP(
+        training.standard(), training.create(MODEL, SGD, key=KEY), BATCH, KEY
+    )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
         state.params, whole.params,
@@ -131,7 +134,7 @@ def test_accumulated_gradients_are_those_of_the_large_batch():
 
 def test_weight_decay_spares_biases():
     optimizer = optax.chain(training.weight_decay(0.1), SGD)
-    state = training.create(MODEL, optimizer, KEY)
+    state = training.create(MODEL, optimizer, key=KEY)
     params = jax.tree.map(lambda w: w + 1, state.params)
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zero, state.opt_state, params)
@@ -151,7 +154,7 @@ def test_many_runs_at_once_by_vmap():
 
     def run(eps, seed):
         key = jax.random.key(seed)
-        state = training.create(MODEL, SGD, key)
+        state = training.create(MODEL, SGD, key=key)
         for _ in range(2):
             state, metrics = training.step(training.pgd_at(eps, 2), state, BATCH, key)
         return state.params, metrics['loss']
@@ -161,7 +164,7 @@ def test_many_runs_at_once_by_vmap():
 
     def one(eps, seed):
         key = jax.random.key(seed)
-        state = training.create(MODEL, SGD, key)
+        state = training.create(MODEL, SGD, key=key)
         for _ in range(2):
             state, metrics = training.step(method_of(eps), state, BATCH, key)
         return state.params, metrics['loss']

@@ -285,7 +285,7 @@ def test_every_method_takes_a_step(name):
     shape = (4, 8, 8, 1)
     state = jax.eval_shape(
         lambda key: training.create(
-            model, optimizer, key, method=method, shape=shape
+            model, optimizer, key=key, method=method, shape=shape
         ),
         KEY,
     )  # fmt: skip

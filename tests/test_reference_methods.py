@@ -133,7 +133,7 @@ def stepped(method, state, batch):
 
 
 def state_of(tree, rate=1.0, **kwargs):
-    state = training.create(model(), optax.sgd(rate), KEY, **kwargs)
+    state = training.create(model(), optax.sgd(rate), key=KEY, **kwargs)
     return dataclasses.replace(state, params=tree)
 
 

@@ -55,7 +55,7 @@ WEIGHTS = {
 
 
 def start(model=MODEL):
-    return training.create(model, SGD, KEY)
+    return training.create(model, SGD, key=KEY)
 
 
 def close(a, b, **tolerance):

@@ -17,7 +17,7 @@ NET = as_pytree(network())
 
 def evaluated(attack=None, **options):
     attack = attack or attacks.pgd(linf(0.1), 3)
-    return evaluation.evaluate(NET, X, Y, attack, KEY, batch_size=len(X), **options)
+    return evaluation.evaluate(NET, X, Y, attack, key=KEY, batch_size=len(X), **options)
 
 
 def test_one_evaluation_makes_a_page_and_its_figures(tmp_path):

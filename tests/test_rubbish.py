@@ -26,20 +26,22 @@ def always(*logits):
 
 
 def test_rubbish_counts_what_is_taken_for_a_class():
-    sure = rubbish(always(0.0, 3.0, 0.0), KEY, SHAPE, samples=7, batch_size=3)
+    sure = rubbish(always(0.0, 3.0, 0.0), SHAPE, key=KEY, samples=7, batch_size=3)
     p = np.exp(3) / (np.exp(3) + 2)
     assert sure.error == 1.0
     assert sure.confidence == pytest.approx(p, rel=1e-5)
     np.testing.assert_array_equal(sure.classes, [0, 7, 0])
-    unsure = rubbish(always(0.0, 0.1, 0.0), KEY, SHAPE, samples=7)
+    unsure = rubbish(always(0.0, 0.1, 0.0), SHAPE, key=KEY, samples=7)
     assert unsure.error == 0.0
     assert np.isnan(unsure.confidence)
     # Independent classes may all be seen, or none.
     each = rubbish(
-        always(1.0, 3.0, 2.0), KEY, SHAPE, samples=7, probabilities='sigmoid'
+        always(1.0, 3.0, 2.0), SHAPE, key=KEY, samples=7, probabilities='sigmoid'
     )
     assert each.confidence == pytest.approx(1 / (1 + np.exp(-3)), rel=1e-5)
-    none = rubbish(always(-1.0, -3.0), KEY, SHAPE, samples=7, probabilities='sigmoid')
+    none = rubbish(
+        always(-1.0, -3.0), SHAPE, key=KEY, samples=7, probabilities='sigmoid'
+    )
     assert none.error == 0.0
 
 
@@ -48,9 +50,9 @@ def test_rubbish_is_standard_normal_and_does_not_depend_on_batches():
     # The first class is seen where the first pixel exceeds one.
     params = {'w': jnp.zeros((20, 2)).at[0, 0].set(1.0), 'b': jnp.array([[-1.0, 0.0]])}
     f = models.logits_fn(model, params)
-    seen = rubbish(f, KEY, SHAPE, samples=4000, batch_size=1000)
+    seen = rubbish(f, SHAPE, key=KEY, samples=4000, batch_size=1000)
     assert seen.classes[0] / 4000 == pytest.approx(0.1587, abs=0.02)
-    other = rubbish(f, KEY, SHAPE, samples=4000, batch_size=800)
+    other = rubbish(f, SHAPE, key=KEY, samples=4000, batch_size=800)
     np.testing.assert_array_equal(seen.classes, other.classes)
 
 
@@ -62,14 +64,14 @@ def test_rubbish_refuses():
         ({'probabilities': 'tanh'}, "probabilities must be one of .* got 'tanh'"),
     ):
         with pytest.raises(ValueError, match=text):
-            rubbish(F, KEY, SHAPE, **bad)
+            rubbish(F, SHAPE, key=KEY, **bad)
 
 
 def test_fooling_images_are_one_gradient_step_from_noise():
     """Redone by hand from the noise that the keys give."""
     attack = attacks.fgsm(BALL)
     target = jnp.array([0, 1, 2, 0])
-    found = fooling_images(F, KEY, target, SHAPE, attack, tries=1)
+    found = fooling_images(F, target, SHAPE, attack, key=KEY, tries=1)
     each = keys.fold(keys.fold(keys.per_example(KEY, 4), 0), 0)
     noise = keys.draw(lambda k: jax.random.normal(k, SHAPE), each)
 
@@ -86,13 +88,15 @@ def test_fooling_images_are_one_gradient_step_from_noise():
 def test_fooling_draws_new_noise_until_it_works():
     target = jnp.array([0, 1, 2] * 4)
     attack = attacks.fgsm(BALL)
-    once = fooling_images(F, KEY, target, SHAPE, attack, tries=1)
-    many = fooling_images(F, KEY, target, SHAPE, attack, tries=50)
+    once = fooling_images(F, target, SHAPE, attack, key=KEY, tries=1)
+    many = fooling_images(F, target, SHAPE, attack, key=KEY, tries=50)
     assert many.success.all()
     assert not once.success.all()
     np.testing.assert_array_equal(many.x[once.success], once.x[once.success])
     np.testing.assert_array_equal(many.tries == 1, once.success)
-    never = fooling_images(always(0.0, 0.0, 0.0), KEY, target, SHAPE, attack, tries=3)
+    never = fooling_images(
+        always(0.0, 0.0, 0.0), target, SHAPE, attack, key=KEY, tries=3
+    )
     assert not never.success.any()
     np.testing.assert_array_equal(never.tries, 3)
 
@@ -107,5 +111,5 @@ def test_fooling_refuses():
     ):
         with pytest.raises(ValueError, match=text):
             fooling_images(
-                F, KEY, **{'target': Y, 'shape': SHAPE, 'attack': attack, **bad}
+                F, key=KEY, **{'target': Y, 'shape': SHAPE, 'attack': attack, **bad}
             )

@@ -23,7 +23,7 @@ STEP = jax.jit(training.step)
 
 
 def start(model=MODEL):
-    return training.create(model, SGD, KEY)
+    return training.create(model, SGD, key=KEY)
 
 
 def close(a, b, **tolerance):
@@ -138,7 +138,7 @@ def test_it_repairs_what_standard_training_leaves_open():
             batch = jax.tree.map(lambda a: a[pick], on_device)
             return training.step(method, state, batch, KEY)[0], None
 
-        state = training.create(model, optimizer, KEY)
+        state = training.create(model, optimizer, key=KEY)
         state = jax.lax.scan(update, state, jnp.arange(200))[0]
         f = models.logits_fn(model, state.params)
         return (jnp.argmax(f(grid(f, KEY, x, y)), axis=1) == y).mean()
@@ -151,7 +151,7 @@ def test_the_loop_must_be_told_what_to_watch():
     rest, held = data.split_held_out(train, 300, seed=0)
     model = zoo.mlp((8, 8, 1), 10, (8,))
     with pytest.raises(ValueError, match='attack must be given'):
-        training.fit(training.spatial_at(), model, SGD, rest, held, KEY, epochs=1)
+        training.fit(training.spatial_at(), model, SGD, rest, held, key=KEY, epochs=1)
 
 
 @pytest.mark.parametrize(

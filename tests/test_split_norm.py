@@ -163,7 +163,7 @@ def test_one_branch_is_ordinary_batch_normalisation():
     theirs = models.from_nnx(Ordinary)
     trained = []
     for model in (ours, theirs):
-        state = training.create(model, SGD, KEY)
+        state = training.create(model, SGD, key=KEY)
         for _ in range(3):
             state, metrics = STEP(training.standard(), state, BATCH, KEY)
         f = models.logits_fn(model, state.params, state.model_state)
@@ -197,7 +197,7 @@ def test_normalises_with_the_statistics_of_the_branch():
 
 def test_the_attack_sees_the_branch_of_the_method(model):
     """What a spy is shown is the method's view, in eval and in train mode."""
-    state = training.create(model, SGD, KEY)
+    state = training.create(model, SGD, key=KEY)
     params, stats = apart(model)
     state = state.replace(params=params, model_state=stats)
     seen = []
@@ -217,7 +217,9 @@ def test_the_attack_sees_the_branch_of_the_method(model):
 def test_advprop_crafts_and_trains_in_the_branch():
     """Against its equation in plain JAX, with two auxiliary branches."""
     params, stats = apart(MODEL)
-    state = training.create(MODEL, SGD, KEY).replace(params=params, model_state=stats)
+    state = training.create(MODEL, SGD, key=KEY).replace(
+        params=params, model_state=stats
+    )
     first, second = (attacks.pgd(linf(eps), 2, keep_best=False) for eps in (0.1, 0.3))
     method = training.advprop(first, second)
     now = jax.random.fold_in(KEY, 0)
@@ -252,7 +254,9 @@ def test_advprop_crafts_and_trains_in_the_branch():
 
 def test_statistics_of_advprop_are_those_of_each_kind_of_image():
     params, stats = apart(MODEL)
-    state = training.create(MODEL, SGD, KEY).replace(params=params, model_state=stats)
+    state = training.create(MODEL, SGD, key=KEY).replace(
+        params=params, model_state=stats
+    )
 
     def brighter(logits_fn, key, x, y):
         return x + 5
@@ -268,7 +272,7 @@ def test_statistics_of_advprop_are_those_of_each_kind_of_image():
 
 
 def test_clean_training_never_touches_the_auxiliary_branches(model):
-    state = training.create(model, SGD, KEY)
+    state = training.create(model, SGD, key=KEY)
     new, _ = STEP(training.standard(), state, BATCH, KEY)
     assert moved(state.model_state, new.model_state) == {0}
     assert moved(state.params, new.params) <= {0, 'shared'}
@@ -281,7 +285,7 @@ def test_without_normalisation_advprop_is_joint_training():
     plain = models.from_function(lambda key: jax.random.normal(key, (16, 3)), apply)
     attack = attacks.fgsm(linf(0.1))
     one, two = (
-        STEP(method, training.create(plain, SGD, KEY), BATCH, KEY)
+        STEP(method, training.create(plain, SGD, key=KEY), BATCH, KEY)
         for method in (training.advprop(attack), training.joint(attack))
     )
     np.testing.assert_allclose(one[1]['loss'], two[1]['loss'], rtol=1e-5)
@@ -293,7 +297,7 @@ def test_without_normalisation_advprop_is_joint_training():
 
 
 def test_joint_training_normalises_the_mixture():
-    state = training.create(MODEL, SGD, KEY)
+    state = training.create(MODEL, SGD, key=KEY)
 
     def brighter(logits_fn, key, x, y):
         return x + 5
@@ -313,7 +317,7 @@ def test_padding_does_not_count_in_advprop_without_statistics():
     """Losses are per example; batch statistics are of real images by construction."""
     method = training.advprop(0.1, steps=1)
     masked = {**BATCH, 'mask': jnp.arange(6) < 4}
-    state = training.create(MODEL, SGD, KEY)
+    state = training.create(MODEL, SGD, key=KEY)
     _, metrics = STEP(method, state, masked, KEY)
     assert np.isfinite(metrics['loss'])
     assert STEP(method, state, masked, KEY)[0].totals['count'] == 4
@@ -350,7 +354,7 @@ def test_the_loop_watches_each_branch_for_what_it_is_for(tmp_path):
         optax.adam(1e-2),
         rest,
         held,
-        KEY,
+        key=KEY,
         epochs=10,
         batch_size=64,
         attack=attacks.pgd(linf(0.15), 3),
@@ -369,7 +373,7 @@ def test_the_loop_watches_each_branch_for_what_it_is_for(tmp_path):
             np.asarray(x),
             held.labels,
             {'held out': attacks.pgd(linf(0.15), 3)},
-            jax.random.fold_in(KEY, 2**31 - 1),
+            key=jax.random.fold_in(KEY, 2**31 - 1),
             batch_size=200,
         )
         robust.append(found.robust_accuracy)

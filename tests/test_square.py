@@ -10,7 +10,7 @@ from jax.experimental import io_callback
 
 from advjax import attacks, balls, keys, losses
 from advjax.attacks import square_windows as windows
-from tests import reference, reference_attacks
+from tests import contract, reference, reference_attacks
 from tests.contract import BATCH, CLASSES, KEY, SHAPE, images, margin, network
 
 # The factory has taken the name of the module in ``advjax.attacks``.
@@ -28,7 +28,7 @@ kinds = pytest.mark.parametrize(
     'ball', BALLS, ids=['linf', 'l2', 'l1', 'l2 each', 'linf unbounded']
 )
 
-search = jax.jit(lambda attack, f, key, x, y: attack.search(f, key, x, y))
+search = jax.jit(contract.search)
 
 
 class Recorder:
@@ -56,7 +56,7 @@ class Recorder:
 
 
 def recorded(attack, model, x, y):
-    found = jax.jit(lambda x, y: attack.search(model, KEY, x, y))(x, y)
+    found = jax.jit(lambda x, y: contract.search(attack, model, KEY, x, y))(x, y)
     jax.effects_barrier()
     return found
 
@@ -192,7 +192,7 @@ def test_queries_are_counted_and_end_with_success(ball):
     y = jnp.asarray(model.logits(x).argmax(axis=1)).at[1].set(0)
     budget, each = 60, keys.per_example(KEY, BATCH)
     attack = attacks.square(ball, budget)
-    whole = jax.jit(lambda x, y: attack.search(model, each, x, y))(x, y)
+    whole = jax.jit(lambda x, y: contract.search(attack, model, each, x, y))(x, y)
     jax.effects_barrier()
     wrong = -reference.cw_margin(model.logits(whole.x), y) < 0
     queries = np.asarray(whole.queries)
@@ -215,7 +215,7 @@ def test_queries_are_counted_and_end_with_success(ball):
     alone = Recorder()
     i = int(np.flatnonzero(wrong)[-1])
     one = balls.take(attack, np.array([i]), BATCH)
-    found = jax.jit(lambda k, x, y: one.search(alone, k, x, y))(
+    found = jax.jit(lambda k, x, y: contract.search(one, alone, k, x, y))(
         each[i : i + 1], x[i : i + 1], y[i : i + 1]
     )
     jax.effects_barrier()
@@ -260,7 +260,7 @@ def test_a_target_is_what_counts():
     f, (x, y) = network(), images()
     target = (y + 2) % CLASSES
     attack = attacks.square(0.5, 200)
-    found = jax.jit(lambda: attack.search(f, KEY, x, y, target))()
+    found = jax.jit(lambda: contract.search(attack, f, KEY, x, y, target))()
     reached = np.argmax(f(found.x), axis=1) == target
     np.testing.assert_array_equal(reached, np.asarray(found.queries) < 200)
     assert reached.any()

@@ -108,7 +108,7 @@ def test_the_attacks_run_within_the_threat_model():
     y = np.asarray(jnp.argmax(f(x), axis=1))
     few = Capability('linf', 0.3, queries=70)
     threat = ThreatModel('untargeted', 'score', few)
-    found = evaluation.evaluate(f, x, y, threat.attacks(), jax.random.key(2))
+    found = evaluation.evaluate(f, x, y, threat.attacks(), key=jax.random.key(2))
     assert not found.rejected.any()
     assert found.success.any()
     aimed = ThreatModel('targeted', 'white', Capability('linf', 0.3, budget=30))

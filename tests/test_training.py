@@ -27,7 +27,7 @@ METHODS = {
 
 def start(optimizer=None, model=MODEL):
     # One optimizer object: it is static structure.
-    return training.create(model, optimizer or SGD, KEY)
+    return training.create(model, optimizer or SGD, key=KEY)
 
 
 SGD = optax.sgd(0.1)
@@ -205,7 +205,7 @@ def test_train_mode_attacks_see_batch_statistics():
 
     x = jax.random.uniform(KEY, (6, 4, 4, 1))
     batch = {'image': x, 'label': Y}
-    state = training.create(model, SGD, KEY)
+    state = training.create(model, SGD, key=KEY)
     for train_mode in (False, True):
         method = training.method(spy, training.on_adversarial, train_mode)
         training.step(method, state, batch, KEY)

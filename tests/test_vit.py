@@ -199,7 +199,7 @@ def test_advprop_trains_it():
 
     model = tiny(branches=2)
     method = training.advprop(attacks.fgsm(linf(0.1)))
-    state = training.create(model, optax.sgd(0.1), KEY)
+    state = training.create(model, optax.sgd(0.1), key=KEY)
     batch = {'image': X, 'label': jnp.array([0, 1, 2], jnp.int32)}
     after, metrics = jax.jit(training.step)(method, state, batch, KEY)
     assert np.isfinite(metrics['loss'])

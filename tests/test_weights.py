@@ -82,7 +82,7 @@ def test_any_optimizer_stays_inside_through_training(inner):
         training.l1_decay(1e-3), inner, training.max_column_norm(0.5)
     )
     model = zoo.mlp((4, 5, 1), 3, (6, 6))
-    state = training.create(model, optimizer, KEY)
+    state = training.create(model, optimizer, key=KEY)
     batch = {'image': jax.random.uniform(KEY, (9, 4, 5, 1)), 'label': jnp.arange(9) % 3}
     step = jax.jit(training.step)
     for _ in range(5):

@@ -124,7 +124,7 @@ def test_golden_weights_pgd_50(golden, mnist_test):
     attack = attacks.pgd(0.3, 50, rate=0.01 / 0.3)
     accuracies = [
         evaluation.evaluate(
-            golden, *mnist_test, attack, jax.random.key(seed), batch_size=1000
+            golden, *mnist_test, attack, key=jax.random.key(seed), batch_size=1000
         ).robust_accuracy
         for seed in range(3)
     ]
@@ -138,7 +138,7 @@ def test_standard_step_is_the_same_for_every_network():
     x = jax.random.uniform(KEY, (8, 8, 8, 1))
     batch = {'image': x, 'label': jnp.arange(8)}
     for build in ALL:
-        state = training.create(build((8, 8, 1), 8), optax.adam(1e-2), KEY)
+        state = training.create(build((8, 8, 1), 8), optax.adam(1e-2), key=KEY)
         go = jax.jit(training.step)
         first = None
         for _ in range(15):

@@ -16,10 +16,11 @@ from advjax.types import Array, Key
 def perturb(
     attack: Any,
     objective: Callable[[Any], Array],
-    key: Key,
     tree: Any,
     where: Callable[[str, Array], bool] | None = None,
     batched: bool = False,
+    *,
+    key: Key,
 ) -> Any:
     """The worst tree in a ball around ``tree``.
 

@@ -52,8 +52,8 @@ def _two_layers(params: Any, x: Array) -> Array:
 
 def train_decoder(
     images: HostArray,
-    key: Key,
     *,
+    key: Key,
     latent: int = 16,
     hidden: int = 128,
     steps: int = 2000,

@@ -47,8 +47,8 @@ def robustness_curve(
     y: HostArray,
     attack: Attack,
     radii: HostArray | Sequence[float],
-    key: Key,
     *,
+    key: Key,
     ids: HostArray | None = None,
     batch_size: int = 64,
 ) -> Curve:

@@ -109,8 +109,8 @@ def masking(
     x: HostArray,
     y: HostArray,
     ball: Ball | float,
-    key: Key,
     *,
+    key: Key,
     substitute: LogitsFn | None = None,
     steps: int = 40,
     queries: int = 1000,
@@ -159,7 +159,7 @@ def masking(
             f'images of shape {x.shape[1:]} and {ball}'
         )
     options = {'batch_size': batch_size, 'ids': ids}
-    record = evaluate(model, x, y, named, key, ball=ball, **options)
+    record = evaluate(model, x, y, named, key=key, ball=ball, **options)
 
     span, eps = _span(ball, x), float(ball.eps)
     radii = [eps * f for f in _FACTORS if eps * f < span] + [span]
@@ -169,7 +169,7 @@ def masking(
             broken.append(record.success[1])
             continue
         wider = balls.with_eps(pgd, jnp.float32(radius))
-        found = evaluate(model, x, y, wider, key, **options)
+        found = evaluate(model, x, y, wider, key=key, **options)
         broken.append(found.success[0])
     curve = np.array([(record.clean_correct & ~b).mean() for b in broken])
 

@@ -36,9 +36,9 @@ from advjax.types import Array, Attack, HostArray, Key, LogitsFn, as_pytree
 def invert(
     features_fn: FeaturesFn,
     target: Array,
-    key: Key,
     start: Array,
     *,
+    key: Key,
     step: float = 0.1,
     steps: int = 1000,
     schedule: Schedule = constant,
@@ -98,8 +98,8 @@ def invert(
 def restricted(
     features_fn: FeaturesFn,
     dataset: Dataset,
-    key: Key,
     *,
+    key: Key,
     step: float = 0.1,
     steps: int = 1000,
     schedule: Schedule = constant,
@@ -160,7 +160,7 @@ def _restrict(features_fn, on_device, batch, key, *, step, steps, schedule):
     )
     start = data.to_float(on_device.images[(batch.index + further) % size])
     found = invert(
-        features_fn, features_fn(x), keys.fold(each, 1), start,
+        features_fn, features_fn(x), start, key=keys.fold(each, 1),
         step=step, steps=steps, schedule=schedule,
     )  # fmt: skip
     return _to_bytes(found)
@@ -170,9 +170,9 @@ def relabelled(
     logits_fn: LogitsFn,
     attack: Attack,
     dataset: Dataset,
-    key: Key,
     targets: Literal['random', 'next'] | HostArray = 'random',
     *,
+    key: Key,
     batch_size: int = 256,
     progress: bool = False,
 ) -> Dataset:

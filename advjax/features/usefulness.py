@@ -105,7 +105,7 @@ def rho(features_fn: FeaturesFn, x: HostArray, y: HostArray) -> Array:
 
 
 def worst(
-    features_fn: FeaturesFn, attack: Ascent, key: Key, x: HostArray, y: HostArray
+    features_fn: FeaturesFn, x: HostArray, y: HostArray, attack: Ascent, *, key: Key
 ) -> Array:
     r"""The smallest :math:`y f_j(x')` that an attack finds in its ball, (B, F).
 
@@ -145,10 +145,10 @@ def worst(
 
 
 def gamma(
-    features_fn: FeaturesFn, attack: Ascent, key: Key, x: HostArray, y: HostArray
+    features_fn: FeaturesFn, x: HostArray, y: HostArray, attack: Ascent, *, key: Key
 ) -> Array:
     r"""The robust usefulness :math:`\gamma = E[\min_{x' \in B(x)} y f(x')]`, (F,).
 
     See ``worst``, whose mean over the inputs it is.
     """
-    return jnp.mean(worst(features_fn, attack, key, x, y), axis=0)
+    return jnp.mean(worst(features_fn, x, y, attack, key=key), axis=0)

@@ -48,11 +48,11 @@ class Slice(NamedTuple):
 
 def gradient_plane(
     logits_fn: LogitsFn,
-    ball: Ball | float,
-    key: Key,
     x: Array,
     y: Array,
+    ball: Ball | float,
     *,
+    key: Key,
     loss: Loss = losses.cross_entropy,
 ) -> tuple[Array, Array]:
     """The customary plane: the attack's direction, and a random one.

@@ -122,11 +122,11 @@ def cosine(first: Array, second: Array) -> Array:
 
 def gradient_alignment(
     logits_fn: LogitsFn,
-    ball: Ball | float,
-    key: Key,
     x: Array,
     y: Array,
+    ball: Ball | float,
     *,
+    key: Key,
     loss: Loss = losses.cross_entropy,
     samples: int = 8,
 ) -> Array:
@@ -180,11 +180,11 @@ def gradient_alignment(
 
 def linearisation(
     logits_fn: LogitsFn,
-    ball: Ball | float,
-    key: Key,
     x: Array,
     y: Array,
+    ball: Ball | float,
     *,
+    key: Key,
     loss: Loss = losses.cross_entropy,
     samples: int = 32,
     search: Ascent | None = None,

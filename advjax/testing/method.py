@@ -103,7 +103,7 @@ _CHECKS = itertools.count()
 
 def _start(method: Method, size: int) -> TrainState:
     shape = (size, *SHAPE)
-    return training.create(_MODEL, SGD, KEY, method=method, shape=shape)
+    return training.create(_MODEL, SGD, key=KEY, method=method, shape=shape)
 
 
 def _two(

@@ -47,7 +47,7 @@ def held_out_accuracy(plan: Plan, training: Training) -> dict[str, float | None]
             images,
             labels,
             {'held out': plan.attack},
-            key,
+            key=key,
             # An attack without a ball moves images in ways that no norm measures.
             ball=None if balls.of(plan.attack) else balls.linf(1.0),
             ids=part,

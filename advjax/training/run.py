@@ -110,7 +110,7 @@ def initial(plan: Plan, attempt: int) -> TrainState:
         return create(
             plan.model,
             plan.optimizer,
-            key,
+            key=key,
             method=method,
             shape=shape,
             averaging=averaging,

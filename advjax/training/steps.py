@@ -66,8 +66,8 @@ def no_totals() -> dict[str, Array]:
 def create(
     model: Model,
     optimizer: optax.GradientTransformation,
-    key: Key,
     *,
+    key: Key,
     method: Method | None = None,
     shape: tuple[int, ...] | None = None,
     averaging: Any = None,

@@ -203,7 +203,7 @@ def autoattack(
             x,
             y,
             members,
-            jax.random.key(0),
+            key=jax.random.key(0),
             batch_size=min(250, count),
             survivors=True,
         )

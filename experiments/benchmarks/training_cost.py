@@ -18,7 +18,6 @@ new weights, without augmentation.
 """
 
 import dataclasses
-import functools
 import json
 import math
 import os
@@ -111,14 +110,17 @@ def _lowered(case: Case, steps: int, place: Placement, state: Any):
 
 def _abstract(case: Case) -> Any:
     """Shapes of the state of training."""
-    create = functools.partial(training.create, case.model, _optimizer())
+
+    def create(key):
+        return training.create(case.model, _optimizer(), key=key)
+
     return jax.eval_shape(create, jax.random.key(0))
 
 
 def training_step(case: Case, steps: int) -> tuple[Callable[[], Any], Any, Any]:
     """Our step, ready to run, and the images and labels it is run on."""
     place = sharding.placement(case.batch)
-    state = training.create(case.model, _optimizer(), jax.random.key(0))
+    state = training.create(case.model, _optimizer(), key=jax.random.key(0))
     state = place.put(state, place.of_state(state))
     lowered, (method, state, arrays, item, key), take = _lowered(
         case, steps, place, state

@@ -225,7 +225,7 @@ def main(
         images,
         test.labels,
         named,
-        jax.random.key(config.seed),
+        key=jax.random.key(config.seed),
         ball=ball,
         batch_size=min(config.batch_size, len(test.labels)),
         survivors=True,

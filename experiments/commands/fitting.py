@@ -47,7 +47,7 @@ def train(
         choices.optimizer(config, updates),
         sets.train,
         sets.held_out,
-        jax.random.key(seed),
+        key=jax.random.key(seed),
         epochs=config.epochs,
         batch_size=config.batch_size,
         attack=attacks.pgd(ball, 20),

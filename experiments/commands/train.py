@@ -80,12 +80,12 @@ def examine(
     x, y = np.asarray(data.to_float(test.images)), test.labels
     only = {name: attack for name, (attack, _) in named.items()}
     found = evaluation.evaluate(
-        net, x, y, only, key, batch_size=min(500, len(y)), progress=progress
+        net, x, y, only, key=key, batch_size=min(500, len(y)), progress=progress
     )
     some = slice(0, 500)
     radii = np.float32(ball.eps) * np.arange(16, dtype=np.float32) / 5
     curve = evaluation.robustness_curve(
-        net, x[some], y[some], attacks.pgd(ball, 20), radii, key
+        net, x[some], y[some], attacks.pgd(ball, 20), radii, key=key
     )
     return found, curve
 
@@ -117,7 +117,7 @@ def outside_checks(
         x,
         y,
         only,
-        key,
+        key=key,
         ids=some,
         batch_size=min(500, len(test.labels)),
     )

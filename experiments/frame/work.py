@@ -144,7 +144,7 @@ class Work:
             optimizer,
             sets.train,
             sets.held_out,
-            jax.random.key(seed),
+            key=jax.random.key(seed),
             epochs=epochs,
             batch_size=batch_size,
             checkpoints=self.shared / name if shared else self.folder / 'nets' / name,
@@ -158,4 +158,4 @@ class Work:
     ) -> evaluation.Evaluation:
         """Attacks a network and verifies; see ``evaluation.evaluate``."""
         options = {'batch_size': min(500, len(y)), **options}
-        return evaluation.evaluate(logits_fn, x, y, attacks, self.key, **options)
+        return evaluation.evaluate(logits_fn, x, y, attacks, key=self.key, **options)

@@ -51,7 +51,9 @@ def gradient_evaluations(
     }
     method = build(others)
     x = jax.random.uniform(key, (BATCH, *SHAPE))
-    state = training.create(model, optax.sgd(0.1), key, method=method, shape=x.shape)
+    state = training.create(
+        model, optax.sgd(0.1), key=key, method=method, shape=x.shape
+    )
     batch = {'image': x, 'label': jnp.arange(BATCH) % CLASSES}
     program = jax.jit(training.step).trace(method, state, batch, key)
     if mark is not None:

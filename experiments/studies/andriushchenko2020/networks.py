@@ -113,7 +113,7 @@ def measure(logits_fn: Any, ball: Ball, key: Any, x: Any, y: Any) -> dict[str, A
         'held_out_robust': accuracy(pgd),
         'held_out_top_class': share.max(),
         'alignment': jnp.nanmean(
-            geometry.gradient_alignment(logits_fn, cube, key, x, y, samples=2)
+            geometry.gradient_alignment(logits_fn, x, y, cube, key=key, samples=2)
         ),
         'fgsm_pgd': jnp.nanmean(cosine(fgsm - x, pgd - x)),
     }
@@ -148,7 +148,7 @@ def watched(
     state = training.create(
         model,
         optimizer(config.learning_rate, config.epochs * config.looks * chunk, 5e-4),
-        jax.random.fold_in(key, 0),
+        key=jax.random.fold_in(key, 0),
     )
     logits_fn, rows = models.logits_fn(model, *state.result), []
     augmented = sets.train.name == 'cifar10'

@@ -69,7 +69,7 @@ def report(
         x[few],
         y[few],
         eps,
-        work.key,
+        key=work.key,
         substitute=substitute,
         steps=config.steps,
         queries=config.queries,

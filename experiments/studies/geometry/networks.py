@@ -126,7 +126,7 @@ def distances(
 @jax.jit
 def _cut(network: LogitsFn, key: Any, x: Any, y: Any, at: Any, eps: Any) -> Any:
     first, second = geometry.gradient_plane(
-        network, balls.linf(eps), key, x, y, loss=losses.margin
+        network, x, y, balls.linf(eps), key=key, loss=losses.margin
     )
     found = geometry.cut(network, x, first, second, at, at)
     return found.loss(y), found.answers

@@ -217,7 +217,7 @@ def trained_spheres(
     def measure() -> dict[str, Any]:
         model = zoo.mlp((dimension,), 2, (width, width))
         optimizer = optax.adam(training.triangular(3e-3, steps))
-        state = training.create(model, optimizer, jax.random.key(0))
+        state = training.create(model, optimizer, key=jax.random.key(0))
         for _ in range(steps // 250):
             state = _train(state, jax.random.key(3), dimension)
         network = models.logits_fn(model, state.params, state.model_state)

@@ -202,7 +202,7 @@ def _train_error(work: Work, net: Net, sets: Sets) -> float:
 
 
 def _make_fooling(logits_fn, attack, key, target, shape):
-    return fooling_images(logits_fn, key, target, shape, attack, tries=20)
+    return fooling_images(logits_fn, target, shape, attack, key=key, tries=20)
 
 
 def _fool(

@@ -173,7 +173,7 @@ def train_ensemble(work: Work, sets: Sets, config: Any) -> list[Net]:
         method = training.standard()
 
         def begin(key):
-            return training.create(model, optimizer, key)
+            return training.create(model, optimizer, key=key)
 
         def one(on_device, state, batch, key):
             return training.step(method, state, data.take(on_device, batch), key)[0]
@@ -268,7 +268,7 @@ def noise_classes(nets: Mapping[str, Net], sets: Sets, samples: int, key: Any) -
     """What the networks see in Gaussian noise, by name."""
     return {
         name: rubbish(
-            net.logits_fn, key, sets.shape, samples=samples,
+            net.logits_fn, sets.shape, key=key, samples=samples,
             probabilities=net.probabilities,
         )
         for name, net in nets.items()

@@ -38,11 +38,11 @@ class Fooling(NamedTuple):
 
 def fooling_images(
     logits_fn: LogitsFn,
-    key: Key,
     target: Array,
     shape: tuple[int, ...],
     attack: Any,
     *,
+    key: Key,
     confidence: float = 0.5,
     tries: int = 10,
 ) -> Fooling:

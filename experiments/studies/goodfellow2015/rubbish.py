@@ -40,9 +40,9 @@ class Rubbish(NamedTuple):
 
 def rubbish(
     logits_fn: LogitsFn,
-    key: Key,
     shape: tuple[int, ...],
     *,
+    key: Key,
     samples: int = 10_000,
     probabilities: str = 'softmax',
     threshold: float = 0.5,

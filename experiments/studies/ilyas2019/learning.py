@@ -84,7 +84,7 @@ def build(
         return kept(
             name, few,
             lambda: features.restricted(
-                g, few, key, step=config.step, steps=config.inversion_steps,
+                g, few, key=key, step=config.step, steps=config.inversion_steps,
                 schedule=linear_descent, batch_size=config.batch,
             ),
         )  # fmt: skip
@@ -93,8 +93,8 @@ def build(
         return kept(
             name, base,
             lambda: features.relabelled(
-                fits[which].logits_fn, towards(eps, config.attack_steps), base, key,
-                how, batch_size=config.batch,
+                fits[which].logits_fn, towards(eps, config.attack_steps), base, how,
+                key=key, batch_size=config.batch,
             ),
         )  # fmt: skip
 

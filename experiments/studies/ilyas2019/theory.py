@@ -55,7 +55,7 @@ def useful(
         turned = y[:, None] * jnp.sign(features.rho(fn, x, y))[None]
         turned = jnp.where(turned == 0, 1, turned)
         attack = attacks.pgd(ball, config.feature_steps)
-        gamma = jax.jit(features.gamma)(fn, attack, work.key, x, turned)
+        gamma = jax.jit(features.gamma)(fn, x, turned, attack, key=work.key)
         return features.rho(fn, x, turned), gamma
 
     def compute():

@@ -50,7 +50,13 @@ def measure(
 
     def curve(ball, radii):
         return evaluation.robustness_curve(
-            logits_fn, x, y, attacks.pgd(ball, steps), radii, work.key, batch_size=50
+            logits_fn,
+            x,
+            y,
+            attacks.pgd(ball, steps),
+            radii,
+            key=work.key,
+            batch_size=50,
         )
 
     walk = work.evaluate(logits_fn, x, y, attacks.boundary(queries=queries))

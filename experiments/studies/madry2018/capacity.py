@@ -96,7 +96,7 @@ def _train(
     """The parameters after the last step, as a list of arrays."""
     optimizer = optax.adam(training.triangular(plan.learning_rate, plan.steps))
     key = jax.random.key(seed)
-    state = jax.jit(training.create, static_argnums=(0, 1))(model, optimizer, key)
+    state = jax.jit(training.create, static_argnums=(0, 1))(model, optimizer, key=key)
     on_device = data.device_data(dataset)
     draw = np.random.default_rng(seed)
     order = np.zeros(0, np.int64)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import keys, losses
-from advjax.attacks import Ascent, Goal
+from advjax.attacks import Ascent, goal
 from advjax.types import Array, HostArray, Key, LogitsFn
 
 
@@ -49,15 +49,16 @@ def climb(attack: Ascent, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> 
       x: (R, ...) images; one image again and again for a study of its maxima.
       y: (R,) labels.
     """
-    goal = Goal(logits_fn, attack.loss, y)
+    wanted = goal(logits_fn, y, loss=attack.loss)
+    each = keys.per_example(key, x.shape[0])
 
     def step(state, _):
-        return attack.step(goal, x, state), goal(state.x)
+        return attack.step(wanted, x, state), wanted.value(state.x, each)
 
-    first = attack.init(key, x)
+    first = attack.init(wanted, each, x)
     last, values = jax.lax.scan(step, first, length=attack.steps)
     logits = logits_fn(last.x)
-    values = jnp.concatenate([values, goal.loss_of(logits)[None]])
+    values = jnp.concatenate([values, wanted.value_of(logits)[None]])
     return Climb(first.x, last.x, values, losses.margin(logits, y))
 
 

@@ -16,8 +16,10 @@ from experiments.studies.tanay2016.necessary import attacked
 
 @jax.jit
 def _linearity(network, ball, key, x, y):
-    aligned = geometry.gradient_alignment(network, ball, key, x, y, loss=losses.margin)
-    found = geometry.linearisation(network, ball, key, x, y, loss=losses.margin)
+    aligned = geometry.gradient_alignment(
+        network, x, y, ball, key=key, loss=losses.margin
+    )
+    found = geometry.linearisation(network, x, y, ball, key=key, loss=losses.margin)
     return aligned, found.mean, found.worst, found.predicted, found.relative
 
 

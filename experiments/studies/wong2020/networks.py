@@ -99,7 +99,7 @@ def seconds_per_step(
     batch = _first(sets, config.batch_size)
     key = jax.random.key(0)
     step = jax.jit(training.step)
-    state = training.create(model, optax.adam(config.learning_rate), key)
+    state = training.create(model, optax.adam(config.learning_rate), key=key)
 
     def run(method, count):
         now = state
@@ -127,7 +127,7 @@ def gradients_per_step(sets: Sets, method: training.Method) -> int:
         return model.apply(*args, **options)
 
     counted = model._replace(apply=apply)
-    state = training.create(counted, optax.sgd(0.1), jax.random.key(0))
+    state = training.create(counted, optax.sgd(0.1), key=jax.random.key(0))
     jax.jit(training.step)(method, state, _first(sets, 2), jax.random.key(0))
     jax.effects_barrier()
     return len(seen)

@@ -35,7 +35,7 @@ def train(model, optimizer, method, dataset, key, batches):
         batch = data.take(dataset, data.Batch(index, jnp.ones(index.shape, bool)))
         return training.step(method, state, batch, order)[0], None
 
-    state = jax.lax.scan(update, training.create(model, optimizer, key), batches)[0]
+    state = jax.lax.scan(update, training.create(model, optimizer, key=key), batches)[0]
     return state.params, state.model_state
 
 
