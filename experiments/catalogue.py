@@ -126,6 +126,7 @@ COMMANDS = (
         0.5,
     ),
     _command('recipes', 'lists the published settings that train --recipe knows', 0),
+    _command('readme', 'writes the tables of README.md from the catalogues', 0),
     _command(
         'attack', 'attacks a trained network with any attack of the catalogue', 0.5
     ),

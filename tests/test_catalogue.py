@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from advjax import attacks, balls
-from advjax.attacks.entry import markdown
+from experiments.commands import readme
 from tests.conftest import ROOT
 
 ENTRIES = {entry.name: entry for entry in attacks.catalogue()}
@@ -72,8 +72,11 @@ def test_refuses_balls_of_other_norms():
                 entry.factory(getattr(balls, norm)(np.float32(0.5)))
 
 
-def test_the_readme_shows_the_table():
-    assert markdown(attacks.catalogue()) in (ROOT / 'README.md').read_text()
+def test_the_readme_shows_the_tables():
+    text = (ROOT / 'README.md').read_text()
+    assert readme.written(text) == text
+    with pytest.raises(ValueError, match='no marks <!-- catalogue -->'):
+        readme.written('')
 
 
 @pytest.mark.parametrize('entry', attacks.catalogue(), ids=lambda entry: entry.name)

@@ -3,10 +3,6 @@
 import doctest
 import importlib
 import inspect
-import os
-import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -137,76 +133,3 @@ def test_the_examples_run(name):
     found = doctest.testmod(importlib.import_module(f'advjax.{name}'))
     assert found.attempted > 0
     assert found.failed == 0
-
-
-PLANTED = '''
-"""A method from outside."""
-
-from advjax import attacks, losses
-from advjax.training.methods import Method, method
-
-
-def _outer(forward, state, x, x_adv, y):
-    logits, state = forward(state, x_adv)
-    return 2 * losses.cross_entropy(logits, y), logits, state
-
-
-def planted(ball, steps: int = 2) -> Method:
-    """Twice the loss."""
-    return method(attacks.pgd(ball, steps, keep_best=False), _outer)
-'''
-
-ENTRY = """
-    Entry(
-        'planted', planted, 'Planted', 'trained twice as hard',
-        'inner maximum', ('ball',), 'PGD', "2 J(x')", (1, 1), 'Planter 2026, 0',
-    ),
-"""
-
-FINDS = """
-from advjax import testing, training
-from advjax.training import entries
-from experiments.commands import choices, configuration
-from experiments.commands.compare_methods import methods
-from experiments.commands.compare_methods.counting import gradient_evaluations
-from experiments.commands.compare_methods import methods
-from experiments.commands.compare_methods.counting import gradient_evaluations
-entry = training.catalogue()[-1]
-assert entry.factory is training.planted
-assert '| `planted` | `planted` |' in entries.table()
-config = configuration.complete(configuration.Config(method='planted', attack_steps=3))
-assert choices.method(config, 0.1, 10).inner.steps == 3
-row = methods.chosen('planted')[-1]
-assert row.title == 'Planted' and row.defends
-assert row.build(methods.Setting(0.1, 5), {}).inner.steps == 5
-assert gradient_evaluations(lambda _: entry.build(0.1, 3)) == entry.gradients(3) == 4
-testing.check_method(entry.build())
-"""
-
-
-def test_a_new_method_is_one_file_one_line_and_one_entry(tmp_path):
-    for room in ('advjax', 'experiments'):
-        shutil.copytree(
-            ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns('__pycache__')
-        )
-    folder, line = tmp_path / 'advjax/training', 'from advjax.training.planting import'
-    before = {path: path.read_text() for path in folder.rglob('*.py')}
-    (folder / 'planting.py').write_text(PLANTED)
-    room, table = folder / '__init__.py', folder / 'entries.py'
-    first = 'from advjax.training.preemption import'
-    room.write_text(before[room].replace(first, f'{line} planted\n{first}', 1))
-    text = before[table].replace('\n)  # fmt: skip', f'{ENTRY})  # fmt: skip', 1)
-    first = 'from advjax.training.simultaneous import'
-    table.write_text(text.replace(first, f'{line} planted\n{first}', 1))
-    changed = [
-        path for path in folder.rglob('*.py') if path.read_text() != before.get(path)
-    ]
-    assert len(changed) == 3
-    done = subprocess.run(
-        [sys.executable, '-c', FINDS],
-        cwd=tmp_path,
-        env={**os.environ, 'PYTHONPATH': str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ gaussian | random | 1
 noise | random | 1
 fgsm_at | inner maximum | 3
 
-The command line, ``experiments.commands.compare_methods``, the table of the README and the
+The command line, ``experiments.commands.compare_methods``, the table of the README and
 contract test are made from it.
 """
 
