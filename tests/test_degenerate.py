@@ -342,10 +342,10 @@ NUMBERS = [
     ('apgd', 'rho', float('nan'), r'rho must lie in \[0, 1\], got nan'),
     ('pgd_l1', 'quantile', 1.0, r'quantile must lie in \[0, 1\), got 1.0'),
     ('frank_wolfe', 'rate', 1.5, r'rate must lie in \[0, 1\], got 1.5'),
-    ('frank_wolfe', 'beta', -0.5, r'beta must lie in \[0, 1\], got -0.5'),
-    ('fab', 'alpha_max', 0.0, 'alpha_max must be a number > 0, got 0.0'),
-    ('fab', 'eta', -1.0, 'eta must be a number > 0, got -1.0'),
-    ('fab', 'beta', float('nan'), 'beta must be a number > 0, got nan'),
+    ('frank_wolfe', 'momentum', -0.5, r'momentum must lie in \[0, 1\], got -0.5'),
+    ('fab', 'bias', 0.0, 'bias must be a number > 0, got 0.0'),
+    ('fab', 'overshoot', -1.0, 'overshoot must be a number > 0, got -1.0'),
+    ('fab', 'back', float('nan'), 'back must be a number > 0, got nan'),
     ('fab', 'refine', -1, 'refine must be an integer >= 0, got -1'),
     ('deepfool', 'overshoot', -0.1, 'overshoot must be >= 0, got -0.1'),
     ('ddn', 'gamma', 1.0, r'gamma must lie in \(0, 1\), got 1.0'),
@@ -365,7 +365,7 @@ NUMBERS = [
     ('spsa', 'rate', 0.0, 'rate must be a number > 0, got 0.0'),
     ('universal', 'most', 0.0, 'most must be a number > 0, got 0.0'),
     ('mi_fgsm', 'decay', float('nan'), 'decay must be .*, got nan'),
-    ('vmi_fgsm', 'beta', -1.0, 'beta must be .*, got -1.0'),
+    ('vmi_fgsm', 'reach', -1.0, 'reach must be .*, got -1.0'),
     ('autoattack', 'version', 'fast', "version must be one of .*got 'fast'"),
 ]
 

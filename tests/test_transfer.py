@@ -203,7 +203,7 @@ def test_vmi_fgsm_is_the_published_algorithm(nesterov):
     f, (x, y) = network(), images()
     steps, samples = 4, 3
     attack = attacks.vmi_fgsm(
-        BALL, steps, 0.3, decay=0.7, beta=1.5, samples=samples, nesterov=nesterov
+        BALL, steps, 0.3, decay=0.7, reach=1.5, samples=samples, nesterov=nesterov
     )
     assert attack.calls == steps * (1 + samples)
 

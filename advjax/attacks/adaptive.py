@@ -8,7 +8,6 @@ Reference: Athalye et al. 2018, arXiv 1802.00420, section 4; Tramer et al. 2020,
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +62,7 @@ def bpda(
 class Rescaled:
     """A model with its logits divided; build it with ``rescaled``."""
 
-    logits_fn: Any
+    logits_fn: LogitsFn
     temperature: Array
 
     def __call__(self, x: Array) -> Array:

@@ -70,7 +70,7 @@ def _sum(queries: Array, more: Array) -> Array:
 class Again:
     """One run of an attack among several, with draws of its own."""
 
-    attack: Any
+    attack: Attack
     number: Array
 
     @property
@@ -94,7 +94,7 @@ class Again:
 class Restarts:
     """The worst of several runs of one attack; build it with ``restarts``."""
 
-    attack: Any
+    attack: Attack
     count: int = struct.field(pytree_node=False)
     parallel: bool = struct.field(pytree_node=False, default=False)
     ranked = True
@@ -146,7 +146,7 @@ def restarts(attack: Attack, count: int, parallel: bool = False) -> Restarts:
 class Towards:
     """An attack aimed at the wrong class of one place in the order of likelihood."""
 
-    attack: Any
+    attack: Attack
     place: Array
 
     @property
@@ -178,7 +178,7 @@ class Towards:
 class Targeted:
     """The worst over the likeliest wrong classes; build it with ``targeted``."""
 
-    attack: Any
+    attack: Attack
     classes: int = struct.field(pytree_node=False)
     parallel: bool = struct.field(pytree_node=False, default=False)
     ranked = True
@@ -254,7 +254,7 @@ def _functions(attack: Any) -> list[Any]:
 class WorstOf:
     """The worst of several different attacks; build it with ``worst_of``."""
 
-    attacks: tuple[Any, ...]
+    attacks: tuple[Attack, ...]
     names: tuple[str, ...] = struct.field(pytree_node=False, default=())
     ranked = True
 
@@ -328,8 +328,8 @@ def worst_of(attacks: Sequence[Attack] | Mapping[str, Attack]) -> WorstOf:
 class FromPrediction:
     """Attacks what a model says instead of the label; see ``from_prediction``."""
 
-    attack: Any
-    of: Any = None
+    attack: Attack
+    of: LogitsFn | None = None
     ranked = False
 
     @property

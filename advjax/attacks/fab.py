@@ -52,9 +52,9 @@ class Fab:
     """The FAB attack; build it with ``fab``."""
 
     ball: Ball
-    most: Array
-    eta: Array
-    beta: Array
+    bias: Array
+    overshoot: Array
+    back: Array
     steps: int = struct.field(pytree_node=False)
     refine: int = struct.field(pytree_node=False)
     random_start: bool = struct.field(pytree_node=False)
@@ -97,12 +97,14 @@ class Fab:
         d2 = halfspaces.nearest(norm, x0, w, offset, bounds) - x0
         a1 = jnp.maximum(length(norm, d1), 1e-8)
         a2 = jnp.maximum(length(norm, d2), 1e-8)
-        bias = wide(jnp.minimum(a1 / (a1 + a2), self.most), x0)
-        mixed = (1 - bias) * (point + self.eta * d1) + bias * (x0 + self.eta * d2)
+        bias = wide(jnp.minimum(a1 / (a1 + a2), self.bias), x0)
+        mixed = (1 - bias) * (point + self.overshoot * d1) + bias * (
+            x0 + self.overshoot * d2
+        )
         mixed = inside(self.ball, jnp.where(jnp.isfinite(mixed), mixed, point), x0)
         seen = state.nearest.judge(goal, goal.logits_fn(mixed))
         return state._replace(
-            x=choose(seen.won, x0 + self.beta * (mixed - x0), mixed),
+            x=choose(seen.won, x0 + self.back * (mixed - x0), mixed),
             nearest=state.nearest.update(self.ball, mixed, x0, seen),
         )
 
@@ -118,9 +120,9 @@ class Fab:
 def fab(
     ball: Ball | None = None,
     steps: int = 100,
-    alpha_max: float = 0.1,
-    eta: float = 1.05,
-    beta: float = 0.9,
+    bias: float = 0.1,
+    overshoot: float = 1.05,
+    back: float = 0.9,
     refine: int = 0,
     random_start: bool = False,
     classes: int | None = None,
@@ -131,9 +133,9 @@ def fab(
       ball: an Linf (default), L2 or L1 ball: the norm to minimise, the range, and the
         radius beyond which nothing is returned; ``linf(inf)`` by default.
       steps: number of linearisations.
-      alpha_max: largest weight of the clean image.
-      eta: overshoot.
-      beta: how far a success is pulled back towards the clean image.
+      bias: largest weight of the clean image, the paper's alpha_max.
+      overshoot: factor of every move, its eta.
+      back: its beta, how far a success is pulled back towards the clean image.
       refine: bisection steps at the end.
       random_start: start half a radius away instead of at the clean image.
       classes: consider this many likeliest wrong classes; all by default.
@@ -147,9 +149,9 @@ def fab(
         check_count('classes', classes)
     return Fab(
         ball=norm_ball(ball, 'fab', ('linf', 'l2', 'l1')),
-        most=jnp.float32(check_positive('alpha_max', alpha_max)),
-        eta=jnp.float32(check_positive('eta', eta)),
-        beta=jnp.float32(check_positive('beta', beta)),
+        bias=jnp.float32(check_positive('bias', bias)),
+        overshoot=jnp.float32(check_positive('overshoot', overshoot)),
+        back=jnp.float32(check_positive('back', back)),
         steps=check_count('steps', steps),
         refine=check_count('refine', refine, 0),
         random_start=random_start,

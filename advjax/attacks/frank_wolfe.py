@@ -40,7 +40,7 @@ class FrankWolfe:
     """Frank-Wolfe in Linf, L2 or L1; build it with ``frank_wolfe``."""
 
     ball: Ball
-    beta: Array
+    momentum: Array
     rate: Array
     steps: int = struct.field(pytree_node=False)
     loss: Loss = struct.field(pytree_node=False)
@@ -74,7 +74,9 @@ class FrankWolfe:
         x, time = state.x, state.time
         draw = keys.fold(state.key, time)
         gradient, (_, rank) = value_and_gradient(goal, x, draw)
-        mean = self.beta * state.mean + (1 - self.beta) * jnp.nan_to_num(gradient)
+        mean = self.momentum * state.mean + (1 - self.momentum) * jnp.nan_to_num(
+            gradient
+        )
         rate = self.rate / (time + 1) ** 0.5 if self.decay else self.rate
         move = self.vertex(mean, x0) - x
         moving = largest(jnp.abs(mean)) > 0
@@ -98,7 +100,7 @@ def frank_wolfe(
     ball: Ball | float,
     steps: int = 20,
     rate: float = 0.3,
-    beta: float = 0.9,
+    momentum: float = 0.9,
     decay: bool = False,
     loss: Loss = losses.cross_entropy,
 ) -> FrankWolfe:
@@ -108,21 +110,21 @@ def frank_wolfe(
       ball: an Linf, L2 or L1 ball, or a number as the radius of ``linf``.
       steps: number of gradients.
       rate: gamma, the share of the way to the corner in each step.
-      beta: decay of the averaged gradient.
+      momentum: beta, the share of the mean gradient that is kept.
       decay: let gamma fall as :math:`1 / \sqrt{t + 1}`.
       loss: what to maximise.
 
     Raises:
-      ValueError: for another ball, steps < 1, or rate or beta outside [0, 1].
+      ValueError: for another ball, steps < 1, or rate or momentum outside [0, 1].
 
     Reference: Chen et al. 2020, arXiv 1811.10828, algorithm 1.
     """
-    for name, value in (('rate', rate), ('beta', beta)):
+    for name, value in (('rate', rate), ('momentum', momentum)):
         if not 0 <= value <= 1:
             raise ValueError(f'{name} must lie in [0, 1], got {value}')
     return FrankWolfe(
         ball=check_ball(ball, 'frank_wolfe', ('linf', 'l2', 'l1')),
-        beta=jnp.float32(beta),
+        momentum=jnp.float32(momentum),
         rate=jnp.float32(rate),
         steps=check_count('steps', steps),
         loss=check_loss(loss),

@@ -1,7 +1,7 @@
 """A goal: what an attack climbs, and the rank by which points are kept."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class Goal:
         AutoAttack, or the target alone.
     """
 
-    logits_fn: Any
+    logits_fn: LogitsFn
     y: Array
     target: Array | None = None
     loss: Loss = struct.field(pytree_node=False, default=losses.margin)

@@ -112,13 +112,13 @@ class VarianceTuned:
     and the source returns :math:`\nabla L(x_t) + v_t`.
 
     Attributes:
-      beta: radius of the neighbourhood in radii of the ball.
+      reach: beta, the radius of the neighbourhood in radii of the ball.
       samples: N.
 
     Reference: Wang and He 2021, arXiv 2103.15571, algorithm 1.
     """
 
-    beta: Array
+    reach: Array
     samples: int = struct.field(pytree_node=False, default=20)
 
     @property
@@ -135,7 +135,7 @@ class VarianceTuned:
     ) -> tuple[Array, Array | None, Array]:
         """Returns gradient, rank and the next variance."""
         gradient, rank = exact(values, x, key)
-        reach = wide(balls.radius(ball, x) * self.beta, x)
+        reach = wide(balls.radius(ball, x) * self.reach, x)
 
         def add(total, i):
             own = keys.fold(key, i)

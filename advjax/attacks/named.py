@@ -281,7 +281,7 @@ def vmi_fgsm(
     steps: int = 10,
     rate: float | Array | None = None,
     decay: float = 1.0,
-    beta: float = 1.5,
+    reach: float = 1.5,
     samples: int = 20,
     nesterov: bool = False,
     loss: Loss = losses.cross_entropy,
@@ -296,7 +296,7 @@ def vmi_fgsm(
       steps: number of gradient steps.
       rate: step size in radii; 1 / steps by default.
       decay: mu.
-      beta: radius of the neighbourhood in radii.
+      reach: radius of the neighbourhood in radii, beta in the paper.
       samples: neighbours per step; each costs a gradient.
       nesterov: look ahead.
       loss: what to maximise.
@@ -307,9 +307,9 @@ def vmi_fgsm(
     Reference: Wang and He 2021, arXiv 2103.15571, algorithm 1.
     """
     check_count('samples', samples)
-    check_positive('beta', beta)
+    check_positive('reach', reach)
     attack = (ni_fgsm if nesterov else mi_fgsm)(ball, steps, rate, decay, loss)
-    source = VarianceTuned(beta=jnp.float32(beta), samples=samples)
+    source = VarianceTuned(reach=jnp.float32(reach), samples=samples)
     return dataclasses.replace(attack, gradient=source)
 
 

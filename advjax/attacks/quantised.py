@@ -9,8 +9,6 @@ Reference: Carlini and Wagner 2017, arXiv 1608.04644, section VI-D, who search t
 pixel by pixel.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +26,7 @@ from advjax.types import Array, Attack, Found, Key, as_pytree, dataclass
 class Quantised:
     """An attack whose results lie on a grid; build it with ``quantised``."""
 
-    attack: Any
+    attack: Attack
     levels: int = struct.field(pytree_node=False)
     repairs: int = struct.field(pytree_node=False)
 

@@ -8,7 +8,6 @@ attacker, who replaces parts of the deployed model by others with a gradient.
 """
 
 import dataclasses
-from typing import Any
 
 from advjax.attacks.goal import Goal
 from advjax.attacks.search import call, calls_of, run
@@ -19,8 +18,8 @@ from advjax.types import Array, Attack, Found, Key, LogitsFn, as_pytree, datacla
 class Surrogate:
     """An attack with a model of its own; build it with ``surrogate``."""
 
-    attack: Any
-    logits_fn: Any
+    attack: Attack
+    logits_fn: LogitsFn
 
     ranked = False
 

@@ -26,7 +26,7 @@ from advjax.types import Array, Key, LogitsFn, Sampled, as_pytree, dataclass
 class Views:
     """A model seen through views of its input; build it with ``views``."""
 
-    logits_fn: Any
+    logits_fn: LogitsFn
     transforms: tuple[Any, ...]
 
     def sample(self, key: Key, x: Array) -> Array:

@@ -67,7 +67,7 @@ def restore(directory: str | Path, model: Model) -> models.LogitsFn:
     """The best epoch of a run that ``fit`` kept in a directory, ready to be attacked.
 
     Args:
-      directory: the ``directory`` given to ``fit``.
+      directory: of the ``checkpoints`` given to ``fit``.
       model: the architecture that was trained.
 
     Returns:
