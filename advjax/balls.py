@@ -306,6 +306,10 @@ def linf(eps: float | HostArray, bounds: Bounds = (0.0, 1.0)) -> Linf:
 
     Raises:
       ValueError: if eps is negative, NaN or of rank 2; if bounds are not ordered.
+
+    >>> x0 = jnp.array([[0.25, 0.875]])
+    >>> linf(0.25).project(jnp.array([[1.0, 2.0]]), x0).tolist()
+    [[0.5, 1.0]]
     """
     return _make(Linf, eps, bounds)
 

@@ -90,6 +90,10 @@ def masked(ball: Ball | float, mask: HostArray) -> Masked:
 
     Raises:
       ValueError: if the mask is not boolean.
+
+    >>> left = masked(1.0, np.array([[True, False]]))
+    >>> left.project(jnp.ones((1, 2)), jnp.zeros((1, 2))).tolist()
+    [[1.0, 0.0]]
     """
     if not isinstance(mask, jax.core.Tracer) and np.asarray(mask).dtype != bool:
         raise ValueError(

@@ -1,7 +1,5 @@
 """The catalogue of methods tells the truth, and all lists of methods are made of it."""
 
-import doctest
-import importlib
 import inspect
 
 import pytest
@@ -120,16 +118,3 @@ def test_no_public_name_shadows_a_module():
     folder = ROOT / 'advjax/training'
     modules = {path.stem for path in folder.glob('*.py')} - {'__init__'}
     assert modules & set(training.__all__) == set()
-
-
-@pytest.mark.parametrize(
-    'name',
-    [
-        'training.entries', 'training.entry', 'training.methods', 'training.schedules',
-        'training.selection', 'training.steps', 'testing.method',
-    ],
-)  # fmt: skip
-def test_the_examples_run(name):
-    found = doctest.testmod(importlib.import_module(f'advjax.{name}'))
-    assert found.attempted > 0
-    assert found.failed == 0

@@ -138,6 +138,11 @@ def restarts(attack: Attack, count: int, parallel: bool = False) -> Restarts:
 
     Raises:
       ValueError: if ``count`` is not a positive integer.
+
+    >>> from advjax import attacks
+    >>> strong = restarts(attacks.pgd(0.3, 40), 5)
+    >>> strong.calls, list(strong.parts())
+    (205, ['0', '1', '2', '3', '4'])
     """
     return Restarts(as_pytree(attack), check_count('count', count), parallel)
 
@@ -234,6 +239,10 @@ def targeted(attack: Attack, classes: int = 9, parallel: bool = False) -> Target
     Raises:
       ValueError: if ``attack`` takes no target, if ``classes`` is not a positive
         integer or (when called) exceeds the number of wrong classes.
+
+    >>> from advjax import attacks, losses
+    >>> targeted(attacks.pgd(0.3, 40, loss=losses.dlr), 9).calls
+    378
     """
     check_count('classes', classes)
     for function in _functions(attack):
@@ -313,6 +322,10 @@ def worst_of(attacks: Sequence[Attack] | Mapping[str, Attack]) -> WorstOf:
 
     Raises:
       ValueError: if ``attacks`` is empty.
+
+    >>> from advjax import attacks
+    >>> worst_of({'fast': attacks.fgsm(0.3), 'slow': attacks.pgd(0.3, 40)}).calls
+    43
     """
     if not attacks:
         raise ValueError('attacks must hold at least one attack, got none')

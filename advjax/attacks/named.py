@@ -162,6 +162,11 @@ def pgd(
       unroll: loop iterations unrolled in the compiled program.
 
     Reference: Madry et al. 2018, arXiv 1706.06083, section 2.1.
+
+    >>> key, f = jax.random.key(0), lambda x: x - 0.5  # two classes, two pixels
+    >>> x, y = jnp.array([[0.6, 0.4]]), jnp.array([0])
+    >>> [f'{pixel:.2f}' for pixel in pgd(0.25, 10)(f, key, x, y)[0]]
+    ['0.35', '0.65']
     """
     return _ascent(
         ball,

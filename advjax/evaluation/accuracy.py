@@ -201,6 +201,12 @@ def evaluate(
       ValueError: for integer images, NaN, pixels outside the bounds, labels out of
         range, mismatched shapes, eps < 0, or attacks that name no one threat model.
       OtherEvaluationError: if ``folder`` holds an evaluation of something else.
+
+    >>> from advjax import attacks
+    >>> x, y = np.array([[0.6, 0.4], [0.9, 0.1]], np.float32), np.array([0, 0])
+    >>> found = evaluate(lambda x: x, x, y, attacks.fgsm(0.25), key=jax.random.key(0))
+    >>> found.robust.tolist()
+    [False, True]
     """
     named = as_attacks(attacks)
     model: Any = sharding.on_local_devices(as_pytree(logits_fn))

@@ -156,7 +156,7 @@ def step(
     >>> from advjax import training, zoo
     >>> model, key = zoo.mlp((4, 4, 1), 3, (8,)), jax.random.key(0)
     >>> x, y = jax.random.uniform(key, (6, 4, 4, 1)), jax.numpy.arange(6) % 3
-    >>> state = training.create(model, optax.sgd(0.1), key)
+    >>> state = training.create(model, optax.sgd(0.1), key=key)
     >>> batch = {'image': x, 'label': y}
     >>> state, metrics = jax.jit(training.step)(training.fast(0.1), state, batch, key)
     >>> int(state.step), sorted(metrics)
