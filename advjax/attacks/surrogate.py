@@ -1,7 +1,7 @@
 """An attack that searches one model and is judged on another.
 
     attack = surrogate(pgd(0.3), undefended)    # undefended: what the attacker has
-    evaluation.evaluate(deployed, x, y, attack, key)
+    evaluation.evaluate(deployed, x, y, attack, key=key)
 
 This is transfer, where the attacker has a model of their own; and it is the adaptive
 attacker, who replaces parts of the deployed model by others with a gradient.

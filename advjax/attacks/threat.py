@@ -1,7 +1,7 @@
 """The threat model as a value: what the adversary wants, knows and can do.
 
     threat = ThreatModel('untargeted', 'score', Capability('linf', 0.3, queries=2000))
-    evaluation.evaluate(logits_fn, x, y, threat.attacks(), key)
+    evaluation.evaluate(logits_fn, x, y, threat.attacks(), key=key)
     threat.refusals()          # the others: {'pgd': 'needs white-box knowledge', ...}
 
 It is what a claim of robustness must state first, and from it follows which attacks of

@@ -3,7 +3,7 @@
     defended = defenses.bit_depth(logits_fn, bits=3)
     attack = attacks.pgd(0.2)
     both = {'naive': defended.naively(attack), 'adaptive': defended.adaptively(attack)}
-    evaluation.evaluate(defended.deployed, x, y, both, key)
+    evaluation.evaluate(defended.deployed, x, y, both, key=key)
 
 None of them makes a network robust. They are here to show how accuracy under a naive
 attack misleads (``evaluation.masking`` reports the signs), and as targets on which to

@@ -4,7 +4,7 @@ linear = features.standardise(features.linear(directions), x)
 rho = features.rho(linear, x, y)                            # (F,)
 gamma = jnp.mean(linear.worst(linf(0.1), x, y), axis=0)     # (F,), exact
 
-d_r = features.restricted(features_fn, dataset, key)        # D_R or D_NR
+d_r = features.restricted(features_fn, dataset, key=key)    # D_R or D_NR
 d_det = features.relabelled(logits_fn, attack, dataset, key, 'next')
 """
 

@@ -1,6 +1,6 @@
 """Reports: what was found, as a page, as charts, as a text table.
 
-    found = advjax.evaluation.evaluate(logits_fn, x, y, attacks, key)
+    found = advjax.evaluation.evaluate(logits_fn, x, y, attacks, key=key)
     advjax.report.write({'my network': found}, 'runs/mine')
 
 leaves ``report.html``, one self-contained page, and ``results.json``, its figures.

@@ -45,7 +45,7 @@ def write(
     >>> import advjax
     >>> from advjax import evaluation, report
     >>> x, y = np.full((4, 2, 2, 1), 0.5, np.float32), np.array([0, 0, 1, 1])
-    >>> f = lambda x: x.sum(axis=(1, 2, 3))[:, None] * np.array([1.0, -1.0])
+    >>> f = lambda x: x.sum(axis=(1, 2, 3))[:, None] * np.array([[1.0, -1.0]])
     >>> attack = advjax.attacks.fgm(advjax.linf(0.1))
     >>> found = evaluation.evaluate(f, x, y, attack, key=jax.random.key(0))
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,7 @@
 
 method = training.fast(linf(0.3))
 state, metrics = jax.jit(training.step)(method, state, batch, key)     # pure
-fit = training.fit(method, model, optax.adam(1e-3), train, held_out, key, epochs=10)
+fit = training.fit(method, model, optax.adam(1e-3), train, held_out, key=key, epochs=10)
 
 ``training.catalogue()`` lists the methods. The dataclasses that they are made of, such
 as ``named.Trades``, are in the modules of the methods.
