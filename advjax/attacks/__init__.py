@@ -16,40 +16,25 @@ from advjax.attacks import schedules as schedules
 from advjax.attacks import starts as starts
 from advjax.attacks import transforms as transforms
 from advjax.attacks.adaptive import bpda, rescaled
-from advjax.attacks.apgd import ENTRY as _APGD
 from advjax.attacks.apgd import apgd
 from advjax.attacks.ascent import Ascent
-from advjax.attacks.autoattack import ENTRY as _AUTOATTACK
 from advjax.attacks.autoattack import autoattack
-from advjax.attacks.boundary import ENTRY as _BOUNDARY
 from advjax.attacks.boundary import boundary
-from advjax.attacks.carlini_wagner import ENTRY as _CARLINI_WAGNER
 from advjax.attacks.carlini_wagner import carlini_wagner
 from advjax.attacks.combine import from_prediction, restarts, targeted, worst_of
-from advjax.attacks.ddn import ENTRY as _DDN
 from advjax.attacks.ddn import ddn
-from advjax.attacks.deepfool import ENTRY as _DEEPFOOL
 from advjax.attacks.deepfool import deepfool
-from advjax.attacks.ead import ENTRY as _EAD
 from advjax.attacks.ead import ead
 from advjax.attacks.entry import Entry
-from advjax.attacks.estimation import ENTRIES as _ESTIMATION
 from advjax.attacks.estimation import nes, spsa
-from advjax.attacks.fab import ENTRY as _FAB
 from advjax.attacks.fab import fab
-from advjax.attacks.fmn import ENTRY as _FMN
 from advjax.attacks.fmn import fmn
-from advjax.attacks.frank_wolfe import ENTRY as _FRANK_WOLFE
 from advjax.attacks.frank_wolfe import frank_wolfe
 from advjax.attacks.goal import Goal, goal
-from advjax.attacks.hop_skip_jump import ENTRY as _HOP_SKIP_JUMP
 from advjax.attacks.hop_skip_jump import hop_skip_jump
-from advjax.attacks.jsma import ENTRY as _JSMA
 from advjax.attacks.jsma import jsma
-from advjax.attacks.lbfgs import ENTRY as _LBFGS
 from advjax.attacks.lbfgs import lbfgs
 from advjax.attacks.logits import ensemble, eot
-from advjax.attacks.named import ENTRIES as _NAMED
 from advjax.attacks.named import (
     adam_pgd,
     bim,
@@ -64,51 +49,16 @@ from advjax.attacks.named import (
     vmi_fgsm,
 )
 from advjax.attacks.quantised import quantised
-from advjax.attacks.random_search import ENTRY as _RANDOM_SEARCH
 from advjax.attacks.random_search import random_search
-from advjax.attacks.spatial import ENTRY as _SPATIAL
 from advjax.attacks.spatial import spatial
-from advjax.attacks.square import ENTRY as _SQUARE
 from advjax.attacks.square import square
 from advjax.attacks.surrogate import surrogate
+from advjax.attacks.table import catalogue
 from advjax.attacks.threat import Capability, ThreatModel
 from advjax.attacks.transfer import diverse, scales, views
 from advjax.attacks.tree import perturb
-from advjax.attacks.universal import ENTRY as _UNIVERSAL
 from advjax.attacks.universal import universal
 from advjax.types import Attack, Composite, Found, Search
-
-_CATALOGUE = (
-    *_NAMED,
-    _APGD,
-    _FRANK_WOLFE,
-    _AUTOATTACK,
-    _LBFGS,
-    _DEEPFOOL,
-    _CARLINI_WAGNER,
-    _EAD,
-    _DDN,
-    _FMN,
-    _FAB,
-    _JSMA,
-    _SQUARE,
-    *_ESTIMATION,
-    _RANDOM_SEARCH,
-    _BOUNDARY,
-    _HOP_SKIP_JUMP,
-    _SPATIAL,
-    _UNIVERSAL,
-)
-
-
-def catalogue() -> tuple[Entry, ...]:
-    """All attacks: first-order ones, minimum norm, black box, others.
-
-    >>> [entry.name for entry in catalogue() if 'l0' in entry.norms][:3]
-    ['fgm', 'bim', 'pgd']
-    """
-    return _CATALOGUE
-
 
 __all__ = [
     'Ascent',

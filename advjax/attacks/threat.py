@@ -25,8 +25,9 @@ import dataclasses
 import math
 from typing import Any, Literal, get_args
 
-from advjax import attacks, balls
+from advjax import balls
 from advjax.attacks.entry import Entry
+from advjax.attacks.table import catalogue
 from advjax.types import Ball, Bounds, Composite
 
 Wish = Literal['untargeted', 'targeted', 'confidence']
@@ -130,7 +131,7 @@ class ThreatModel:
 
     def entries(self) -> tuple[Entry, ...]:
         """The rows of the catalogue that apply, in its order."""
-        return tuple(e for e in attacks.catalogue() if self.refusal(e) is None)
+        return tuple(e for e in catalogue() if self.refusal(e) is None)
 
     def attacks(self) -> dict[str, Any]:
         """The attacks that apply, ready to run, by name.
@@ -143,7 +144,7 @@ class ThreatModel:
 
     def refusals(self) -> dict[str, str]:
         """The attacks that do not apply, each with the reason."""
-        reasons = {entry.name: self.refusal(entry) for entry in attacks.catalogue()}
+        reasons = {entry.name: self.refusal(entry) for entry in catalogue()}
         return {name: why for name, why in reasons.items() if why is not None}
 
     def refusal(self, entry: Entry) -> str | None:
