@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from advjax import keys, projections, rows
 from advjax.projections import wide as _wide
@@ -411,7 +412,7 @@ def of(attack: object) -> list[Ball]:
     return [b for b in jax.tree.leaves(attack, is_leaf=_is_ball) if _is_ball(b)]
 
 
-def with_eps(attack: Any, eps: Array) -> Any:
+def with_eps(attack: Any, eps: ArrayLike) -> Any:
     """The same attack with another radius in every ball it contains.
 
     Under ``vmap`` over ``eps`` this is a sweep of radii in one program.

@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from advjax import attacks, data, evaluation, models, sharding, training, zoo
-from advjax.training import epoch
+from advjax.training import epoch, feed
 from experiments.benchmarks import hlo
 from experiments.frame import process
 
@@ -57,7 +57,7 @@ def fit(plan):
             time.sleep(plan['wait'])
         return state, metrics
 
-    epoch.compiled_step = heard
+    epoch.compiled_step = heard  # pyrefly: ignore[bad-assignment]
     kept = None
     if 'directory' in plan:
         kept = training.Checkpointing(plan['directory'], plan.get('save_seconds', 0.0))
@@ -107,7 +107,7 @@ def program(plan):
         method = method.replace(train_mode=True)
     model, batch = NETS[plan.get('net', 'norm')](), 64
     place = sharding.placement(batch, shard_weights=plan.get('shard_weights', False))
-    source = training.feed.of(train, batch, place)
+    source = feed.of(train, batch, place)
     optimizer = optax.sgd(0.1)
     state = training.create(
         model, optimizer, key=jax.random.key(0), method=method, shape=(batch, 8, 8, 1)

@@ -1,6 +1,7 @@
 """APGD and its L1 form, iterate by iterate, against the NumPy transcriptions."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -426,7 +427,8 @@ def test_as_many_coordinates_move_as_in_whole_numbers():
             key=KEY,
             time=jnp.int32(1),
         )
-        checked = attacks.apgd(L1, 10).check(state, x0, jnp.ones(len(supports)))
+        search: Any = attacks.apgd(L1, 10)
+        checked = search.check(state, x0, jnp.ones(len(supports)))
         count = checked.density * size
         moved = l1_module._sparse_sign(state.gradient, count)
         expected = reference_attacks._kept_of_sparsity(supports, size)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -255,6 +256,7 @@ def test_a_killed_process_goes_on(tmp_path):
 def evaluation_batches():
     """Batches that the whole cascade takes without interruption."""
     count, original = [], accuracy._attack
+    # pyrefly: ignore[bad-assignment]
     accuracy._attack = lambda *args: count.append(1) or original(*args)
     try:
         cascade(F, X, Y, ENSEMBLE, KEY, batch_size=4)
@@ -291,9 +293,8 @@ def test_versions_of_autoattack():
     sparse = attacks.autoattack(balls.l1(3.0)).members
     assert sparse['apgd_ce'].count == 5
     assert sparse['apgd_t'].count == 5
-    own = attacks.autoattack(
-        0.1, 'custom', members={'square': None, 'mine': attacks.fgsm(0.1)}
-    )
+    members: dict[str, Any] = {'square': None, 'mine': attacks.fgsm(0.1)}
+    own = attacks.autoattack(0.1, 'custom', members=members)
     assert list(own.members) == ['square', 'mine']
 
 

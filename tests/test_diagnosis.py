@@ -13,7 +13,7 @@ def history(robust, loss, top=None):
 
 def test_catastrophic_overfitting_is_a_fall_while_the_loss_falls():
     rows = history([0.5, 0.7, 0.75, 0.1], [1.0, 0.6, 0.4, 0.05])
-    words = catastrophic_overfitting(rows)
+    words = str(catastrophic_overfitting(rows))
     assert 'epoch 4' in words
     assert '75.0%' in words
     assert '10.0%' in words

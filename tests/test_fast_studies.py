@@ -137,7 +137,7 @@ def test_how_far_is_far_enough_can_be_said():
         {'epoch': 2, 'train_loss': 1.0, 'held_out_robust': 0.05},
     ]
     assert training.catastrophic_overfitting(rows) is None
-    assert 'epoch 2' in training.catastrophic_overfitting(rows, drop=0.09)
+    assert 'epoch 2' in str(training.catastrophic_overfitting(rows, drop=0.09))
     assert training.catastrophic_overfitting(rows, drop=0.11) is None
 
 

@@ -98,6 +98,7 @@ def test_deepfool_is_several_times_closer_than_fgsm(tfds_dir):
 
     # As in the paper: one radius for all, the smallest that fools 90 % of them.
     step = jax.jit(lambda eps: attacks.fgsm(balls.linf(eps))(f, KEY, x, y))
+    adv = x
     for eps in np.arange(0.01, 1.0, 0.01, np.float32):
         adv = step(eps)
         if float(jnp.mean(jnp.argmax(f(adv), axis=1) != y)) >= 0.9:

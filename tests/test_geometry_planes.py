@@ -312,7 +312,7 @@ def test_a_quadratic_network_within_the_limits_never_errs():
 def test_distance_to_the_nearest_error_of_a_quadratic_network(radius):
     dimension, count = 40, 10
     alphas = two_spheres.two_levels(dimension, count, 1.2, 0.65)
-    x = np.float64(two_spheres.sample(KEY, 4000, dimension, radius))
+    x = np.asarray(two_spheres.sample(KEY, 4000, dimension, radius), np.float64)
     found = []
     for part in x:
         # Turn the point between its two subspaces until the answer changes.

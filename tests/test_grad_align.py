@@ -43,7 +43,8 @@ def test_loss_and_gradient_are_those_of_the_equation(through_both):
         return cross(params, x_adv, y) + 0.7 * (1 - cosine)
 
     def equation(params, images):
-        return jnp.mean(jax.vmap(one, (None, 0, 0, 0, 0))(params, X, *images, Y))
+        x_adv, point = images
+        return jnp.mean(jax.vmap(one, (None, 0, 0, 0, 0))(params, X, x_adv, point, Y))
 
     method = training.grad_align(0.3, 0.7, through_both=through_both)
     x_adv, point = agrees(method, equation)

@@ -216,7 +216,7 @@ def test_vmap_and_jit_change_nothing(norm, box):
     x, w = (np.stack(part) for part in zip(*many, strict=True))
     share = np.array([0.3, -0.9, 0.02])
     offset = np.stack([offsets(b, a, box, share) for a, b in zip(x, w, strict=True)])
-    mapped = jax.vmap(lambda *args: halfspaces.nearest(norm, *args, box))
+    mapped = jax.vmap(lambda x, w, b: halfspaces.nearest(norm, x, w, b, box))
     together = np.asarray(jax.jit(mapped)(x, w, offset))
     for i in range(4):
         plain = np.asarray(

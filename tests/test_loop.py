@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -171,7 +172,8 @@ def test_all_checkpoints_damaged_starts_over(tmp_path):
         assert checkpoints.restore({'a': jnp.arange(3)}) is None
     checkpoints.save(1, {'a': jnp.arange(3)}, {'n': 2})
     checkpoints.close()
-    tree, record = Checkpoints(tmp_path / 'c').restore({'a': jnp.arange(3)})
+    restored: Any = Checkpoints(tmp_path / 'c').restore({'a': jnp.arange(3)})
+    tree, record = restored
     assert record == {'n': 2}
     np.testing.assert_array_equal(tree['a'], np.arange(3))
 

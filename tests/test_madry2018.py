@@ -474,7 +474,8 @@ def test_curves_and_a_walk_along_the_boundary_of_a_linear_net(tmp_path):
     y = (score > 0).astype(np.int64)
     l2 = np.abs(score) / np.linalg.norm(difference)
     linf = np.abs(score) / np.abs(difference).sum()
-    radii_2, radii_inf = np.float32([0.02, 0.1, 0.2]), np.float32([0.01, 0.05, 0.1])
+    radii_2 = np.array([0.02, 0.1, 0.2], np.float32)
+    radii_inf = np.array([0.01, 0.05, 0.1], np.float32)
     found = beyond.measure(
         _work(tmp_path), net, x, y,
         linf=radii_inf, l2=radii_2, steps=20, queries=300, at=(1,),

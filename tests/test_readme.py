@@ -30,7 +30,7 @@ ROOMS = (
 
 def blocks():
     """{'heading, number': source}, each source on the lines it has in the README."""
-    found, heading, fence, count = {}, '', None, 0
+    found, heading, fence, count, code = {}, '', None, 0, []
     for number, line in enumerate((ROOT / 'README.md').read_text().splitlines()):
         if fence is None and line.startswith('```'):
             fence, code = line[3:], ['\n' * number]

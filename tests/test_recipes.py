@@ -68,7 +68,7 @@ def test_all_that_were_asked_for_are_there():
         assert recipe.command == f'python -m experiments train --recipe {name}'
         assert all(figure.tag in ('R', 'C', 'M') for figure in recipe.published)
         with pytest.raises(dataclasses.FrozenInstanceError):
-            recipe.config.epochs = 1
+            recipe.config.epochs = 1  # pyrefly: ignore[read-only]
         hash(recipe.config)
 
 
@@ -148,7 +148,7 @@ def test_the_real_recipe_builds(name):
     shape = (config.batch_size, 32, 32, 3)
     create = training.create
     state = jax.eval_shape(
-        lambda key: create(model, optimizer, key, method=method, shape=shape), KEY
+        lambda key: create(model, optimizer, key=key, method=method, shape=shape), KEY
     )
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     expected = PARAMETERS[config.model]

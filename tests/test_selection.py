@@ -94,4 +94,5 @@ def test_what_is_missing_is_named_with_what_there_is():
     with pytest.raises(ValueError, match=r"'gamma' must be .* which has \['inner.ball"):
         training.scaled(training.pgd_at(0.1), 'gamma', 2.0)
     with pytest.raises(ValueError, match=r'outer\.beta must be a schedule'):
+        # pyrefly: ignore[bad-assignment]
         training.scheduled(training.trades(0.1), {'outer.beta': 0.5})

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ class Ordinary(Split):
 
     def __init__(self, rngs):
         super().__init__(rngs, branches=1)
-        self.norm = self.norm.branches[0]
+        self.norm: Any = self.norm.branches[0]
 
     def __call__(self, x):
         x = nnx.relu(self.norm(self.full(x.reshape(x.shape[0], -1))))
@@ -130,8 +131,8 @@ def test_without_a_view_the_main_branch_answers(model):
 
 def test_a_view_may_be_given_when_the_function_is_called(model):
     params, state = apart(model)
-    aux = models.logits_fn(model, params, state, branch=1)
-    main = models.logits_fn(model, params, state)
+    aux: Any = models.logits_fn(model, params, state, branch=1)
+    main: Any = models.logits_fn(model, params, state)
     np.testing.assert_array_equal(main(X, branch=1), aux(X))
     np.testing.assert_array_equal(aux(X, branch=0), main(X))
 

@@ -171,6 +171,7 @@ def test_never_outside_ball_and_range(ball):
     y = jnp.asarray(model.logits(x).argmax(axis=1))
     recorded(attacks.square(ball, 40), model, x, y)
     assert len(model.seen) > 20
+    norm = {}
     for point in model.seen:
         delta = np.float64(point) - np.float64(x)
         flat = np.abs(delta.reshape(BATCH, -1))

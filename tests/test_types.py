@@ -58,7 +58,7 @@ def test_a_dataclass_is_a_frozen_pytree():
     assert (doubled.a, doubled.size, doubled.b) == (2.0, 4, 4.0)
     assert pair.replace(b=5.0) == Pair(1.0, size=4, b=5.0)
     with pytest.raises(AttributeError):
-        pair.a = 3.0
+        pair.a = 3.0  # pyrefly: ignore[read-only]
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(pair)]
     assert paths == ['.a', '.b']
     assert 'size=4' in repr(pair)

@@ -1,6 +1,7 @@
 """VGG: the published sizes, names and logits, and branches that keep to themselves."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -140,6 +141,7 @@ def test_published_names(name):
     def normal(*shape):
         return rng.normal(size=shape).astype(np.float32)
 
+    arrays: dict[str, Any]
     arrays = {'classifier.weight': normal(4, 5), 'classifier.bias': normal(4)}
     for at, a, b in zip(POSITIONS[name], [3, *sizes], sizes, strict=False):
         arrays[f'features.{at}.weight'] = normal(b, a, 3, 3)

@@ -121,10 +121,11 @@ def test_golden_weights_pgd_50(golden, mnist_test):
 
     The mean of three starts: one alone scatters by 0.17 points.
     """
+    x, y = mnist_test
     attack = attacks.pgd(0.3, 50, rate=0.01 / 0.3)
     accuracies = [
         evaluation.evaluate(
-            golden, *mnist_test, attack, key=jax.random.key(seed), batch_size=1000
+            golden, x, y, attack, key=jax.random.key(seed), batch_size=1000
         ).robust_accuracy
         for seed in range(3)
     ]

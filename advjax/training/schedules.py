@@ -5,12 +5,13 @@ import functools
 from collections.abc import Callable, Mapping
 
 import optax
+from jax.typing import ArrayLike
 
 from advjax.training.methods import Method
 from advjax.training.selection import Where, find
 from advjax.types import Array
 
-Factor = Callable[[Array], Array]
+Factor = Callable[[Array], ArrayLike]
 
 
 @functools.cache

@@ -155,7 +155,7 @@ def memory(f: Any, shape: tuple[int, ...]) -> dict[str, dict[str, float]]:
         'PGD': lambda n: attacks.pgd(0.3, n),
         'APGD': lambda n: attacks.apgd(0.3, n),
         'APGD L1': lambda n: attacks.apgd(balls.l1(10.0), n),
-        'FAB (1 target)': lambda n: attacks.fab(0.3, n, classes=1),
+        'FAB (1 target)': lambda n: attacks.fab(balls.linf(0.3), n, classes=1),
         'FMN': lambda n: attacks.fmn(steps=n),
         'DDN': lambda n: attacks.ddn(steps=n),
         'C&W L2': lambda n: attacks.carlini_wagner(steps=n),
@@ -171,7 +171,8 @@ def memory(f: Any, shape: tuple[int, ...]) -> dict[str, dict[str, float]]:
         y = jax.ShapeDtypeStruct((batch,), jnp.int32)
         run = jax.jit(lambda attack, f, key, x, y: attack(f, key, x, y))
         program = run.lower(attack, f, jax.random.key(0), x, y).compile()
-        return program.memory_analysis().temp_size_in_bytes
+        analysis: Any = program.memory_analysis()
+        return analysis.temp_size_in_bytes
 
     result = {}
     for name, make in build.items():
@@ -189,7 +190,7 @@ def autoattack(
 ) -> dict[str, Any]:
     """Seconds and robust accuracy of the ensemble and its members, compile included."""
     x, y = images(count)
-    size = {'steps': 5, 'queries': 20} if short else {}
+    size: dict[str, Any] = {'steps': 5, 'queries': 20} if short else {}
     whole = attacks.autoattack(0.3, **size)
     result: dict[str, Any] = {'images': len(x), 'ours': {}, 'original': {}}
     jax.clear_caches()

@@ -263,6 +263,7 @@ def communication(case: Case, steps: int, shard_weights: bool) -> dict[str, Any]
         place.of_state(state),
     )
     text = _lowered(case, steps, place, state)[0].compile().as_text()
+    assert text is not None
     found = hlo.collectives(text)
     kinds = sorted({each.kind for each in found})
     params = jax.tree.leaves(state.params)

@@ -150,7 +150,8 @@ def _options(config: Config, entry: training.Entry) -> dict[str, Any]:
 
 def _built(config: Config, name: str, ball: Ball, teachers: Teachers) -> Method:
     entry = METHODS[name]
-    options, parts = _options(config, entry), {}
+    options = _options(config, entry)
+    parts: dict[str, Any] = {}
     if 'method' in entry.needs:
         parts['method'] = _built(config, 'pgd_at', ball, ())
     elif entry.steps is not None:
@@ -166,7 +167,7 @@ def _built(config: Config, name: str, ball: Ball, teachers: Teachers) -> Method:
     published = config.norm == 'linf' and float(config.eps or 0) <= 16 / 255
     if name == 'grad_align' and not published:
         # The authors have no weight there: that of 8/255 on CIFAR-10.
-        options = {'coefficient': 0.2, **options}
+        options.setdefault('coefficient', 0.2)
     return entry.build(**parts, **options)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from advjax import training
 
@@ -137,7 +137,7 @@ def complete(config: Config) -> Config:
     Raises:
       ValueError: for a setting that is out of range.
     """
-    known = dataclasses.asdict(DEFAULTS.get(config.dataset, Defaults()))
+    known: dict[str, Any] = dataclasses.asdict(DEFAULTS.get(config.dataset, Defaults()))
     if config.norm == 'l2':
         known['eps'] = L2_EPS.get(config.dataset, 0.5)
     if config.norm == 'l1' and config.eps is None:

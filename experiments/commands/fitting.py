@@ -36,6 +36,8 @@ def train(
     progress: bool,
 ) -> training.Fit:
     """Trains one network in its own folder."""
+    assert config.epochs is not None
+    assert config.batch_size is not None
     shape, classes = sets.shape, sets.classes
     replays = config.replays if config.method == 'free' else 1
     batches = -(-len(sets.train.labels) // config.batch_size)

@@ -315,7 +315,7 @@ ADVPROP = Recipe(
     published=(),
 )
 
-RECIPES = {
+RECIPES: dict[str, Recipe] = {
     recipe.name: recipe for recipe in (FAST, PGD, TRADES, AWP, FREE, GRADALIGN, ADVPROP)
 }
 
@@ -352,6 +352,7 @@ def figures(recipe: Recipe) -> str:
 
 
 def _rows() -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]]
     rows = [('recipe', 'network', 'method', 'epochs', 'published', 'measured')]
     for recipe in RECIPES.values():
         config = recipe.config

@@ -168,6 +168,7 @@ def main(
     """
     began = time.monotonic()
     config = complete(config)
+    assert config.eps is not None
     ball = balls.of_norm(config.norm, config.eps)
     sets = fitting.load(config)
     folder = folders.opened_by_all(folder, config, fresh)

@@ -7,9 +7,12 @@ beside it change some of its settings.
 import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-T = TypeVar('T')
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar('T', bound='DataclassInstance')
 
 
 def parse(
@@ -36,9 +39,9 @@ def parse(
     """
     import tyro
 
-    options = {}
+    options: dict[str, Any] = {}
     if presets is not None:
-        chosen = _value(chooser, arguments)
+        chosen: Any = _value(chooser, arguments)
         if chosen is None:
             defaults = {f.name: f.default for f in dataclasses.fields(kind)}
             chosen = defaults[chooser]

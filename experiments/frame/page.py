@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from advjax.report import layout, words
 from experiments.frame.findings import TAGS, band_text, measured_text
 
+_HERE = 'experiments.frame'
+
 
 def _cell(value: Any) -> str:
     """A number as short as its size allows, or a text."""
@@ -23,7 +25,7 @@ def _cell(value: Any) -> str:
 def _templates() -> Any:
     import jinja2
 
-    environment = layout.templates(__package__, undefined=jinja2.StrictUndefined)
+    environment = layout.templates(_HERE, undefined=jinja2.StrictUndefined)
     environment.filters.update(band=band_text, measured=measured_text, cell=_cell)
     return environment
 

@@ -4,6 +4,7 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -35,7 +36,9 @@ def join_processes() -> None:
       ValueError: if neither says how many processes there are.
     """
     names = {'num_processes': 'JAX_NUM_PROCESSES', 'process_id': 'JAX_PROCESS_ID'}
-    said = {k: int(os.environ[v]) for k, v in names.items() if v in os.environ}
+    said: dict[str, Any] = {
+        k: int(os.environ[v]) for k, v in names.items() if v in os.environ
+    }
     try:
         jax.distributed.initialize(**said)
     except RuntimeError as error:

@@ -94,6 +94,7 @@ class Work:
         except files.DamagedError as error:
             warnings.warn(f'{path} cannot be read, done again: {error}', stacklevel=2)
         self.say(name)
+        found: dict[str, Any]
         found = {key: np.asarray(value) for key, value in compute().items()}
         for key, value in found.items():
             if value.dtype == object:

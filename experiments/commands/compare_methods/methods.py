@@ -146,7 +146,11 @@ _NEEDS = {'teacher': ('pgd_at',), 'sources': ('standard', 'gaussian')}
 
 def _row(entry: training.Entry) -> Row:
     needs = tuple(name for need in entry.needs for name in _NEEDS.get(need, ()))
-    known = {'title': entry.title, 'why': entry.weakness, 'needs': needs}
+    known: dict[str, Any] = {
+        'title': entry.title,
+        'why': entry.weakness,
+        'needs': needs,
+    }
     return Row(entry, entry.name, **{**known, **_SAID.get(entry.name, {})})
 
 

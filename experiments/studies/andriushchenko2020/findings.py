@@ -45,7 +45,7 @@ def halved_at(run: dict, column: str) -> float:
 def detected_at(run: dict) -> int:
     """The first epoch after which the history shows catastrophic overfitting, or 0."""
     whole = np.flatnonzero(run['epoch'] == np.round(run['epoch']))
-    history = [
+    history: list[dict[str, Any]] = [
         {'epoch': int(run['epoch'][k]), **{c: float(run[c][k]) for c in NEEDED}}
         for k in whole
     ]

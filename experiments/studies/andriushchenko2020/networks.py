@@ -121,7 +121,7 @@ def measure(logits_fn: Any, ball: Ball, key: Any, x: Any, y: Any) -> dict[str, A
 
 def watched(
     config: Any, work: Work, sets: Sets, ball: Ball, name: str
-) -> dict[str, np.ndarray]:
+) -> dict[str, np.ndarray | np.float64]:
     """Trains a network and measures it several times in every epoch.
 
     Batches that are no whole part of a look are left out, as the authors leave out the

@@ -34,7 +34,7 @@ def quadratic_network(dimension: int, count: int, error: float) -> np.ndarray:
         alphas = two_spheres.two_levels(dimension, count, high, 0.8)
         return np.log(two_spheres.exact_error(alphas) + 1e-300) - np.log(error)
 
-    high = optimize.brentq(excess, 1.0 + 1e-9, 200.0)
+    high: Any = optimize.brentq(excess, 1.0 + 1e-9, 200.0)
     return two_spheres.two_levels(dimension, count, float(high), 0.8)
 
 

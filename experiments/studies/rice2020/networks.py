@@ -57,6 +57,7 @@ def trained(
         test = work.sets(sets.train.name, test_images=config.attacked).test
         parts = {'': test, 'fitted': sets.train}
         last = models.logits_fn(fit.model, *fit.last.result)
+        found: dict[str, Any]
         found = {column: [row[column] for row in fit.history] for column in COLUMNS}
         for end, logits_fn in (('best', fit.logits_fn), ('last', last)):
             x, y = work.images(sets.test)

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from advjax import attacks, balls, features, models, training, zoo
-from advjax.types import LogitsFn
+from advjax.types import Array, LogitsFn
 from experiments.frame import measures, nets
 from experiments.frame.datasets import Sets
 from experiments.frame.work import Work
@@ -122,12 +122,12 @@ def _some(sets: Sets, size: int, total: int, seed: int) -> Sets:
 
 def gradients(
     config: Any, work: Work, sets: Sets, trained: Mapping[str, LogitsFn]
-) -> dict[str, np.ndarray]:
+) -> dict[str, Array]:
     """Loss gradients of the networks, and how much of the image is in them."""
     x, y = work.images(sets.test)
     x, y = jnp.asarray(x[: config.attacked]), jnp.asarray(y[: config.attacked])
     edges = saliency.edges(x)
-    found = {}
+    found: dict[str, Array] = {}
     for name, net in trained.items():
         gradient = jax.jit(saliency.input_gradient)(net, x, y)
         size = jnp.abs(gradient)

@@ -102,7 +102,7 @@ def seconds_per_step(
     state = training.create(model, optax.adam(config.learning_rate), key=key)
 
     def run(method, count):
-        now = state
+        now, metrics = state, None
         began = time.perf_counter()
         for _ in range(count):
             now, metrics = step(method, now, batch, key)
