@@ -73,7 +73,7 @@ class Found(NamedTuple):
     queries: Array
 
 
-class Aims(Protocol):
+class AnyGoal(Protocol):
     """What a search wants, of any kind: ``Goal``, or an objective to be maximised."""
 
     def value(self, x: Array, key: Key) -> Array:

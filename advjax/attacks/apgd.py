@@ -38,7 +38,7 @@ from advjax.attacks.gradients import value_and_gradient
 from advjax.attacks.search import Worst, call, iterate, keep, maximize
 from advjax.attacks.starts import Start
 from advjax.rows import choose, wide
-from advjax.types import Aims, Array, Ball, Found, Key, Loss, dataclass
+from advjax.types import AnyGoal, Array, Ball, Found, Key, Loss, dataclass
 
 
 def checkpoints(steps: int) -> np.ndarray:
@@ -112,7 +112,7 @@ class Apgd:
         """Model calls per example; one with its gradient counts once."""
         return self.steps + 1
 
-    def init(self, goal: Aims, key: Key, x0: Array) -> ApgdState:
+    def init(self, goal: AnyGoal, key: Key, x0: Array) -> ApgdState:
         """Evaluates the start."""
         x = self.ball.project(self.start(self.ball, keys.fold(key, 0), x0), x0)
         gradient, (value, rank) = value_and_gradient(goal, x, keys.fold(key, 1))
@@ -136,12 +136,12 @@ class Apgd:
             time=jnp.zeros((), jnp.int32),
         )
 
-    def step(self, goal: Aims, x0: Array, state: ApgdState) -> ApgdState:
+    def step(self, goal: AnyGoal, x0: Array, state: ApgdState) -> ApgdState:
         """Moves, and looks at the step size where there is a checkpoint."""
         gap = jnp.asarray(checkpoints(self.steps))[state.time]
         return self.check(self.move(goal, x0, state), gap)
 
-    def move(self, goal: Aims, x0: Array, state: ApgdState) -> ApgdState:
+    def move(self, goal: AnyGoal, x0: Array, state: ApgdState) -> ApgdState:
         """One step, without its checkpoint."""
         momentum = jnp.where(state.time > 0, 0.75, 1.0)
         direction = self.ball.steepest(jnp.nan_to_num(state.gradient))
@@ -178,7 +178,7 @@ class Apgd:
             halved=jnp.where(here, halve, state.halved),
         )
 
-    def search(self, goal: Aims, key: Key, x: Array) -> Found:
+    def search(self, goal: AnyGoal, key: Key, x: Array) -> Found:
         """The worst iterate."""
         state = iterate(self, goal.with_loss(self.loss), key, x)
         return keep(self, state.worst)

@@ -26,7 +26,7 @@ from advjax import balls, keys
 from advjax.attacks.gradients import value_and_gradient
 from advjax.attacks.search import Worst, call, iterate, keep, maximize, nothing
 from advjax.rows import choose, flat, total, wide
-from advjax.types import Aims, Array, Ball, Found, Key, Loss, dataclass
+from advjax.types import AnyGoal, Array, Ball, Found, Key, Loss, dataclass
 
 
 class ApgdL1State(NamedTuple):
@@ -124,7 +124,7 @@ class ApgdL1:
         factor, begins, checks = zip(*rows, strict=True)
         return Plan(jnp.asarray(factor), jnp.asarray(begins), jnp.asarray(checks))
 
-    def init(self, goal: Aims, key: Key, x0: Array) -> ApgdL1State:
+    def init(self, goal: AnyGoal, key: Key, x0: Array) -> ApgdL1State:
         """Draws the start, which the first step evaluates."""
         del goal
         start = keys.draw(
@@ -145,7 +145,7 @@ class ApgdL1:
             time=jnp.zeros((), jnp.int32),
         )
 
-    def step(self, goal: Aims, x0: Array, state: ApgdL1State) -> ApgdL1State:
+    def step(self, goal: AnyGoal, x0: Array, state: ApgdL1State) -> ApgdL1State:
         """One sparse step, or the first look at another radius."""
         row = jax.tree.map(lambda a: a[state.time], self._plan())
         ball = self.ball.with_eps(self.ball.eps * row.factor.astype(x0.dtype))
@@ -155,7 +155,7 @@ class ApgdL1:
         return _pick(row.begins, begun, _pick(row.checks, checked, state))
 
     def move(
-        self, goal: Aims, x0: Array, state: ApgdL1State, ball: Ball, row: Plan
+        self, goal: AnyGoal, x0: Array, state: ApgdL1State, ball: Ball, row: Plan
     ) -> ApgdL1State:
         """The next point, and what the model says to it."""
         begins = row.begins
@@ -202,7 +202,7 @@ class ApgdL1:
             support=support,
         )
 
-    def search(self, goal: Aims, key: Key, x: Array) -> Found:
+    def search(self, goal: AnyGoal, key: Key, x: Array) -> Found:
         """The worst iterate inside the ball."""
         state = iterate(self, goal.with_loss(self.loss), key, x, self.calls)
         return keep(self, state.worst)

@@ -27,7 +27,7 @@ from advjax.attacks.schedules import Schedule, constant
 from advjax.attacks.search import call, iterate, keep, maximize, nothing, spent
 from advjax.attacks.starts import Start, clean, unclipped
 from advjax.rows import wide
-from advjax.types import Aims, Array, Ball, Found, Key, Loss, dataclass
+from advjax.types import AnyGoal, Array, Ball, Found, Key, Loss, dataclass
 
 
 class AscentState(NamedTuple):
@@ -93,7 +93,7 @@ class Ascent:
         """Only the best iterate comes with its rank."""
         return self.keep_best
 
-    def init(self, goal: Aims, key: Key, x0: Array) -> AscentState:
+    def init(self, goal: AnyGoal, key: Key, x0: Array) -> AscentState:
         """Returns the state before the first step; ``key`` holds (B,) keys."""
         del goal
         if self.keep_best and (self.start is unclipped or self.lookahead is not None):
@@ -114,7 +114,7 @@ class Ascent:
             worst=nothing(x0) if self.keep_best else (),
         )
 
-    def step(self, goal: Aims, x0: Array, state: AscentState) -> AscentState:
+    def step(self, goal: AnyGoal, x0: Array, state: AscentState) -> AscentState:
         """Takes one gradient and one projected step."""
         time = state.time.astype(x0.dtype) / max(self.steps, 1)
         size = jnp.asarray(self.ball.eps * self.rate * self.schedule(time), x0.dtype)
@@ -149,7 +149,7 @@ class Ascent:
             worst=state.worst.update(state.x, rank) if self.keep_best else (),
         )
 
-    def search(self, goal: Aims, key: Key, x: Array) -> Found:
+    def search(self, goal: AnyGoal, key: Key, x: Array) -> Found:
         """The worst iterate, or the last one without ``keep_best``."""
         goal = goal.with_loss(self.loss)
         state = iterate(self, goal, key, x, unroll=self.unroll)

@@ -166,7 +166,7 @@ class Towards:
         return isinstance(self.attack, Search) and self.attack.ranked
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
-        """Aims the attack; any error is a success."""
+        """AnyGoal the attack; any error is a success."""
         logits = goal.logits_fn(x).astype(jnp.float32)
         classes = logits.shape[1]
         right = jax.nn.one_hot(goal.y, classes, dtype=bool)
@@ -224,7 +224,7 @@ class Targeted:
 
 
 def targeted(attack: Attack, classes: int = 9, parallel: bool = False) -> Targeted:
-    """Aims ``attack`` at each of the ``classes`` likeliest wrong classes in turn.
+    """AnyGoal ``attack`` at each of the ``classes`` likeliest wrong classes in turn.
 
     "Likeliest" by the clean logits; whatever error the model makes on the way
     counts. Often stronger than more restarts of the

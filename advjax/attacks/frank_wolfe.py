@@ -22,7 +22,7 @@ from advjax.attacks.entry import Entry
 from advjax.attacks.gradients import value_and_gradient
 from advjax.attacks.search import Worst, call, iterate, keep, maximize, nothing
 from advjax.rows import choose, largest, wide
-from advjax.types import Aims, Array, Ball, Found, Key, Loss, dataclass
+from advjax.types import AnyGoal, Array, Ball, Found, Key, Loss, dataclass
 
 
 class FrankWolfeState(NamedTuple):
@@ -63,13 +63,13 @@ class FrankWolfe:
         far = 4096 * wide(balls.radius(self.ball, x0), x0)
         return self.ball.project(x0 + far * unit, x0)
 
-    def init(self, goal: Aims, key: Key, x0: Array) -> FrankWolfeState:
+    def init(self, goal: AnyGoal, key: Key, x0: Array) -> FrankWolfeState:
         """Starts at the clean image."""
         del goal
         zero = jnp.zeros((), jnp.int32)
         return FrankWolfeState(x0, jnp.zeros_like(x0), nothing(x0), key, zero)
 
-    def step(self, goal: Aims, x0: Array, state: FrankWolfeState) -> FrankWolfeState:
+    def step(self, goal: AnyGoal, x0: Array, state: FrankWolfeState) -> FrankWolfeState:
         """Goes a part of the way to a corner."""
         x, time = state.x, state.time
         draw = keys.fold(state.key, time)
@@ -85,7 +85,7 @@ class FrankWolfe:
         worst = state.worst.update(x, rank)
         return FrankWolfeState(new, mean, worst, state.key, time + 1)
 
-    def search(self, goal: Aims, key: Key, x: Array) -> Found:
+    def search(self, goal: AnyGoal, key: Key, x: Array) -> Found:
         """The worst iterate."""
         goal = goal.with_loss(self.loss)
         state = iterate(self, goal, key, x)

@@ -19,7 +19,7 @@ from flax import struct
 from advjax import balls, keys
 from advjax.convolutions import canonical
 from advjax.rows import wide
-from advjax.types import Aims, Array, Ball, Key, LogitsFn, dataclass
+from advjax.types import AnyGoal, Array, Ball, Key, LogitsFn, dataclass
 
 Values = Callable[[Array, Key], tuple[Array, Array | None]]
 
@@ -35,7 +35,7 @@ def exact(values: Any, x: Array, key: Key) -> tuple[Array, Any]:
 
 
 def value_and_gradient(
-    goal: Aims, x: Array, key: Key
+    goal: AnyGoal, x: Array, key: Key
 ) -> tuple[Array, tuple[Array, Array]]:
     """The gradient of a goal at ``x``, and its (value, rank), (B,) each."""
 

@@ -15,7 +15,7 @@ from advjax.attacks.checks import check_count
 from advjax.attacks.entry import ALL_NORMS, Entry
 from advjax.attacks.search import Worst, call, nothing
 from advjax.balls import as_ball
-from advjax.types import Aims, Array, Ball, Found, Key, dataclass
+from advjax.types import AnyGoal, Array, Ball, Found, Key, dataclass
 
 
 class RandomSearchState(NamedTuple):
@@ -40,14 +40,14 @@ class RandomSearch:
         """The budget of model calls per example."""
         return self.queries
 
-    def init(self, goal: Aims, key: Key, x0: Array) -> RandomSearchState:
+    def init(self, goal: AnyGoal, key: Key, x0: Array) -> RandomSearchState:
         """Nothing drawn yet."""
         del goal
         none = jnp.zeros(x0.shape[:1], jnp.int32)
         return RandomSearchState(nothing(x0), none, key, jnp.zeros((), jnp.int32))
 
     def step(
-        self, goal: Aims, x0: Array, state: RandomSearchState
+        self, goal: AnyGoal, x0: Array, state: RandomSearchState
     ) -> RandomSearchState:
         """A draw for every example that is not fooled yet."""
         own = keys.fold(state.key, state.time)
@@ -59,7 +59,7 @@ class RandomSearch:
             worst, state.queries + active, state.key, state.time + 1
         )
 
-    def search(self, goal: Aims, key: Key, x: Array) -> Found:
+    def search(self, goal: AnyGoal, key: Key, x: Array) -> Found:
         """The first success, or the worst draw."""
         goal = goal.with_loss(losses.margin)
 

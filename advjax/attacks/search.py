@@ -27,7 +27,7 @@ from advjax import keys
 from advjax.attacks.goal import Goal, Maximum, goal
 from advjax.rows import choose
 from advjax.types import (
-    Aims,
+    AnyGoal,
     Array,
     Found,
     Key,
@@ -191,7 +191,7 @@ def keep(self: Any, worst: Worst) -> Found:
 
 def iterate(
     self: Any,
-    goal: Aims,
+    goal: AnyGoal,
     key: Key,
     x: Array,
     steps: int | None = None,

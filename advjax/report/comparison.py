@@ -197,7 +197,7 @@ def _confidences(net: Net, clean: np.ndarray, shown: np.ndarray) -> dict[str, An
 
 def _threat(ball: Ball) -> tuple[str, float]:
     """Norm and radius; float32 as the decimal that was meant, 0.3, not 0.30000001."""
-    return type(ball).__name__, float(str(np.float32(ball.eps)))
+    return ball.norm_name.capitalize(), float(str(np.float32(ball.eps)))
 
 
 def table(results: Mapping[str, Any]) -> str:
