@@ -10,6 +10,7 @@ Reference: Shafahi et al. 2020, arXiv 1811.11304, algorithm 2; the problem is th
 Moosavi-Dezfooli et al. 2017, arXiv 1610.08401, who add up DeepFool steps instead.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from advjax.attacks.entry import ALL_NORMS, Entry
 from advjax.attacks.goal import Goal, Maximum, goal
 from advjax.attacks.named import pgd
 from advjax.attacks.search import call, spent
-from advjax.balls import as_ball, clip
+from advjax.balls import clip
 from advjax.types import Array, Ball, Found, Key, LogitsFn, check_images, dataclass
 
 
@@ -32,7 +33,6 @@ class Universal:
     """A universal perturbation; build it with ``universal``."""
 
     ascent: Ascent
-    ball: Ball
     most: Array
     batch: int = struct.field(pytree_node=False)
     ranked = False
@@ -41,6 +41,11 @@ class Universal:
     def calls(self) -> int:
         """Gradients of one mini-batch: not per example, the work is shared."""
         return self.ascent.steps
+
+    @property
+    def ball(self) -> Ball:
+        """Where the perturbed images lie."""
+        return self.ascent.ball
 
     def fit(
         self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
@@ -55,6 +60,8 @@ class Universal:
     def _fit(self, goal: Goal, key: Key, x: Array) -> Array:
         goal = goal.with_loss(self.ascent.loss)
         size = min(self.batch, x.shape[0])
+        # The perturbation itself is no image.
+        ascent = dataclasses.replace(self.ascent, ball=self.ball.unbounded())
         centre = jnp.zeros_like(x[:1])
 
         def step(state, i):
@@ -68,9 +75,9 @@ class Universal:
                 value = some.value(self.apply(images, delta), each)
                 return jnp.mean(jnp.minimum(value, self.most))[None]
 
-            return self.ascent.step(Maximum(mean), centre, state), None
+            return ascent.step(Maximum(mean), centre, state), None
 
-        begun = self.ascent.init(goal, keys.per_example(key, 1), centre)
+        begun = ascent.init(goal, keys.per_example(key, 1), centre)
         state, _ = jax.lax.scan(step, begun, jnp.arange(self.ascent.steps))
         return state.x
 
@@ -112,10 +119,8 @@ def universal(
 
     Reference: Shafahi et al. 2020, arXiv 1811.11304.
     """
-    ball = as_ball(ball)
     return Universal(
-        ascent=pgd(ball.unbounded(), steps, rate, keep_best=False, **options),
-        ball=ball,
+        ascent=pgd(ball, steps, rate, keep_best=False, **options),
         most=jnp.float32(check_positive('most', most)),
         batch=check_count('batch', batch),
     )
