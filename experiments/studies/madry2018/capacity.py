@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from advjax import attacks, data, losses, models, training
+from advjax.attacks.search import calls_of
 from advjax.balls import Ball
 from advjax.data import Dataset
 from advjax.models import Model
@@ -109,7 +110,7 @@ def _train(
 
 
 def _cost(method: training.Method) -> int:
-    return getattr(method.inner, 'calls', 0)
+    return calls_of(method.inner) or 0
 
 
 def train_all(
