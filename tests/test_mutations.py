@@ -1,12 +1,16 @@
 """The contract can fail: attacks broken on purpose break at least one clause."""
 
+import ast
+import re
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from advjax import balls, keys
 from advjax.attacks import gradients, search
-from advjax.testing import LawBrokenError
+from advjax.testing import LawBrokenError, check_attack
 from tests import contract
 
 PGD = next(case for case in contract.CASES if case.name == 'pgd linf')
@@ -88,3 +92,15 @@ def test_the_last_instead_of_the_worst(monkeypatch, case):
         search.Worst, 'update', lambda self, x, rank: search.Worst(x, rank)
     )
     assert 'more_is_never_weaker' in broken(case)
+
+
+def test_a_broken_law_is_told_with_the_smallest_input():
+    def outside(logits_fn, key, x, y):
+        return x + 0.5
+
+    with pytest.raises(LawBrokenError, match='broken: feasible: Results lie') as told:
+        check_attack(outside, balls.linf(0.1))
+    shown = re.search(r'^x = (.*)$', str(told.value), re.MULTILINE)
+    assert np.asarray(ast.literal_eval(shown[1])).shape == (1, 2, 2, 1)
+    with pytest.raises(ValueError, match='ball must be given'):
+        check_attack(outside)

@@ -347,7 +347,7 @@ def obey(subject: Subject, law: Any, setting: Setting | None = None) -> None:
         x, y = smallest.images()
         shown = f'x = {np.asarray(x).round(4).tolist()}\ny = {np.asarray(y).tolist()}'
         meaning = (law.__doc__ or '').split('\n')[0]
-        raise LawBrokenError(law.__name__, meaning, seen, shown) from error
+        raise LawBrokenError(f'{law.__name__}: {meaning}', seen, shown) from error
 
 
 def _smaller(setting: Setting) -> list[Setting]:

@@ -19,6 +19,7 @@ import optax
 
 from advjax import balls, models, training
 from advjax.models import Model
+from advjax.testing.broken import LawBrokenError
 from advjax.training import Method, TrainState
 from advjax.types import Array
 
@@ -252,7 +253,7 @@ def check_method(
         that it must then equal (see ``training.Entry.at_limits``).
 
     Raises:
-      AssertionError: naming the law that is broken, with the smallest batch.
+      LawBrokenError: naming the law that is broken, with the smallest batch.
     """
     laws = dict(LAWS)
     for words, reduced, stated in limits:
@@ -270,10 +271,8 @@ def _check(name: str, law: Any, method: Method) -> None:
         error = _broken(law, method, given)
         if error is not None:
             rows = np.asarray(given.x).reshape(size, -1).round(3).tolist()
-            raise AssertionError(
-                f'{name}\n{error}\nsmallest batch: {size} of shape {SHAPE}\n'
-                f'x = {rows}\ny = {np.asarray(given.y).tolist()}, key = {KEY}'
-            ) from error
+            smallest = f'x = {rows}\ny = {np.asarray(given.y).tolist()}, key = {KEY}'
+            raise LawBrokenError(name, error, smallest) from error
 
 
 def _broken(law: Any, method: Method, given: Batch) -> Exception | None:
