@@ -64,7 +64,8 @@ class Found(NamedTuple):
     Attributes:
       x: (B, ...) the best point.
       rank: (B,) how adversarial the model is there, positive where the goal is
-        reached; or None where the search did not measure it.
+        reached, -inf where no point was admissible; or None where the search did not
+        measure it.
       queries: (B,) model calls spent on every example, -1 where unknown.
     """
 
@@ -259,6 +260,11 @@ def as_pytree(fn: Callable[..., Any]) -> Any:
     if not callable(fn):
         raise ValueError(f'expected a callable, got {fn!r}')
     is_leaf = jax.tree_util.all_leaves([fn])
+    if is_leaf and isinstance(fn, Search):
+        raise ValueError(
+            'a search must be a pytree, or its numbers and its rank are lost: decorate '
+            f'{type(fn).__name__} with advjax.types.dataclass'
+        )
     return jax.tree_util.Partial(fn) if is_leaf else fn
 
 

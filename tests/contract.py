@@ -107,6 +107,9 @@ _BALLS = {
 }
 
 
+# A single pixel soon leaves the range; a few estimated steps do not fill a wide ball.
+_OWN = {('fgm', 'l1'): _L1, ('spsa', 'l2'): _L2}
+
 # Adam's first step is +-1 on every coordinate, so that rounding alone decides which one
 # is the largest: the steepest step of L1 and L0 then differs from batch to batch.
 _TIES = {('spsa', 'l1'), ('spsa', 'l0')}
@@ -137,7 +140,7 @@ def _case(entry, norm: str) -> Case:
     def build(ball, **options):
         return entry.factory(ball, **{**entry.quick, **options})
 
-    ball = _BALLS[entry.looks_for][norm]
+    ball = _OWN.get((entry.name, norm), _BALLS[entry.looks_for][norm])
     ascent = build(ball)
     keeps = isinstance(ascent, attacks.Ascent) and ascent.keep_best
     stops_early = entry.knowledge in ('scores', 'decisions')

@@ -302,7 +302,7 @@ SEARCHES = {
 def test_poses_stay_within_their_ranges(name):
     f, (x, y) = network(), images()
     attack = SEARCHES[name]
-    pose = np.asarray(jax.jit(lambda f, x, y: attack.find(f, KEY, x, y))(f, x, y))
+    pose = np.asarray(jax.jit(lambda f, x, y: attack.find(f, x, y, key=KEY))(f, x, y))
     assert (np.abs(pose) <= np.array([[25, 1, 1]]) * (1 + 1e-6)).all()
     adv = run(attack, f, KEY, x, y)
     np.testing.assert_allclose(adv, move(x, jnp.asarray(pose)), atol=1e-5)
@@ -345,7 +345,7 @@ def test_bad_searches_are_refused(options, message):
 def test_one_perturbation_for_all(ball):
     f, (x, y) = network(), images(batch=40)
     attack = attacks.universal(ball, 60, batch=16)
-    delta = jax.jit(lambda f, x, y: attack.fit(f, KEY, x, y))(f, x, y)
+    delta = jax.jit(lambda f, x, y: attack.fit(f, x, y, key=KEY))(f, x, y)
     assert delta.shape == (1, *SHAPE)
     assert float(ball.norm(delta)[0]) <= float(ball.eps) * (1 + 1e-6)
     adv = run(attack, f, KEY, x, y)
@@ -364,7 +364,7 @@ def test_the_cut_limits_what_an_image_counts():
     wrong = y.at[0].set((y[0] + 1) % CLASSES)
     ball = balls.linf(0.2)
     fits = [
-        attacks.universal(ball, 20, batch=8, most=most).fit(f, KEY, x, wrong)
+        attacks.universal(ball, 20, batch=8, most=most).fit(f, x, wrong, key=KEY)
         for most in (float('inf'), 1e-6)
     ]
     assert np.abs(fits[0]).max() > 0.1

@@ -129,7 +129,7 @@ def test_a_universal_perturbation_fools_images_it_was_not_made_on(conv):
     """Far above random signs of the same size."""
     f, x, y, _ = conv
     attack = attacks.universal(0.3, steps=300)
-    delta = jax.jit(lambda x, y: attack.fit(f, KEY, x, y))(x[:5000], y[:5000])
+    delta = jax.jit(lambda x, y: attack.fit(f, x, y, key=KEY))(x[:5000], y[:5000])
     fresh, labels = x[5000:7000], y[5000:7000]
 
     def fooled(delta):

@@ -79,7 +79,7 @@ def test_more_draws_are_never_weaker():
     margins = []
     for k in (1, 3, 9):
         x = training.spatial_at(40.0, 2.0, k).inner(f, inner_keys(), X, Y)
-        margins.append(attacks.goal(f, Y, loss=None).rank(f(x)))
+        margins.append(attacks.goal(f, Y, loss=None).rank_of(f(x)))
     assert (margins[0] <= margins[1]).all()
     assert (margins[1] <= margins[2]).all()
     assert (margins[0] < margins[2]).any()

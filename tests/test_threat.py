@@ -58,7 +58,7 @@ def test_the_norm_and_the_radius_are_the_capability():
 
 
 def test_without_a_radius_only_the_smallest_perturbation_makes_sense():
-    goals = {e.name: e.goal for e in attacks.catalogue()}
+    goals = {e.name: e.looks_for for e in attacks.catalogue()}
     found = names('untargeted', 'white', Capability('l2'))
     assert {'carlini_wagner', 'deepfool', 'boundary'} < found
     assert {goals[name] for name in found} == {'minimum norm'}

@@ -22,7 +22,7 @@ from flax import struct
 
 from advjax import keys, losses
 from advjax.attacks.directions import Direction, steepest
-from advjax.attacks.gradients import Exact
+from advjax.attacks.gradients import Exact, Source
 from advjax.attacks.schedules import Schedule, constant
 from advjax.attacks.search import call, iterate, keep, maximize, nothing, spent
 from advjax.attacks.starts import Start, clean, unclipped
@@ -71,7 +71,7 @@ class Ascent:
     ball: Ball
     rate: Array
     lookahead: Array | None = None
-    gradient: Any = Exact()
+    gradient: Source = Exact()
     steps: int = struct.field(pytree_node=False, default=1)
     loss: Loss = struct.field(pytree_node=False, default=losses.cross_entropy)
     start: Start = struct.field(pytree_node=False, default=clean)

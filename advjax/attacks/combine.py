@@ -1,8 +1,9 @@
 """Attacks made of attacks: restarts, targets, and the worst of several.
 
 Each runs its parts on every example and keeps, per example, the result of highest rank.
-So adding a restart, a target or a member never makes the attack weaker. Each is itself
-an attack and one compiled program.
+So adding a restart, a target or a member never makes the attack weaker (a model with
+random answers is asked once more for every result, with draws that did not choose it).
+Each is itself an attack and one compiled program.
 """
 
 import dataclasses
@@ -117,7 +118,7 @@ class Restarts:
         """The worst result of all runs."""
 
         def part(i):
-            return ranked(self.part(i), goal, key, x)
+            return ranked(self.part(i), goal, key, x, i)
 
         return _worst_in_turn(part, self.count, x, self.parallel)
 
@@ -166,7 +167,7 @@ class Towards:
         return isinstance(self.attack, Search) and self.attack.ranked
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
-        """AnyGoal the attack; any error is a success."""
+        """Aims the attack; any error is a success."""
         logits = goal.logits_fn(x).astype(jnp.float32)
         classes = logits.shape[1]
         right = jax.nn.one_hot(goal.y, classes, dtype=bool)
@@ -203,7 +204,7 @@ class Targeted:
         return {str(i): self.part(i) for i in range(self.classes)}
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
-        """The worst result of all targets; the verdict is untargeted."""
+        """The worst result of all targets; success is any misclassification."""
         wrong = jax.eval_shape(goal.logits_fn, x).shape[1] - 1
         if self.classes > wrong:
             raise ValueError(
@@ -212,11 +213,7 @@ class Targeted:
             )
 
         def part(i):
-            found = self.part(i).search(goal, key, x)
-            if found.rank is not None:
-                return found
-            rank = goal.value_and_rank(found.x, keys.fold(key, i))[1]
-            return found._replace(rank=rank)
+            return ranked(self.part(i), goal, key, x, i)
 
         return _worst_in_turn(part, self.classes, x, self.parallel)
 
@@ -224,7 +221,7 @@ class Targeted:
 
 
 def targeted(attack: Attack, classes: int = 9, parallel: bool = False) -> Targeted:
-    """AnyGoal ``attack`` at each of the ``classes`` likeliest wrong classes in turn.
+    """Aims ``attack`` at each of the ``classes`` likeliest wrong classes in turn.
 
     "Likeliest" by the clean logits; whatever error the model makes on the way
     counts. Often stronger than more restarts of the
@@ -290,7 +287,7 @@ class WorstOf:
         """The worst result of all members."""
         worst, queries = nothing(x), jnp.zeros(x.shape[:1], jnp.int32)
         for i, attack in enumerate(self.attacks):
-            found = ranked(attack, goal, keys.fold(key, i), x)
+            found = ranked(attack, goal, keys.fold(key, i), x, i)
             allowed = self._allowed(attack, found.x, x)
             rank = jnp.where(allowed, jnp.asarray(found.rank), -jnp.inf)
             worst = worst.update(found.x, rank)
@@ -366,7 +363,8 @@ def from_prediction(attack: Attack, of: LogitsFn | None = None) -> FromPredictio
 
     With ``loss=losses.kl`` this is the inner maximum of TRADES and of virtual
     adversarial training, and with the logits of a teacher that of RSLAD. The attack
-    must not keep the best iterate: without a label there is no margin to rank by.
+    must not keep the best iterate, which would be that of the worst answer and not of
+    the largest loss.
 
     Args:
       attack: any attack with a loss of (logits, logits).
@@ -377,6 +375,7 @@ def from_prediction(attack: Attack, of: LogitsFn | None = None) -> FromPredictio
     """
     if isinstance(attack, Ascent) and attack.keep_best:
         raise ValueError(
-            'attack must have keep_best=False: there is no label to rank by'
+            'attack must have keep_best=False: the best would be chosen by the answer, '
+            'not by the loss'
         )
     return FromPrediction(as_pytree(attack), None if of is None else as_pytree(of))

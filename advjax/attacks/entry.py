@@ -81,7 +81,7 @@ class Entry:
 
     @property
     def cost(self) -> int | None:
-        """Model calls per example with default settings, at most; None if unknown."""
+        """Model calls per example by default, in the first norm; None if unknown."""
         return calls_of(self.build())
 
 

@@ -57,6 +57,12 @@ class Goal:
         value, logits = self.value_and_logits(x, key)
         return value, self.rank_of(logits)
 
+    def rank(self, x: Array, key: Key) -> Array:
+        """The rank alone, (B,), which needs no loss."""
+        if isinstance(self.logits_fn, Sampled):
+            return self.rank_of(mean_prediction(self.logits_fn.sample(key, x)))
+        return self.rank_of(self.logits_fn(x))
+
     def value_and_logits(self, x: Array, key: Key) -> tuple[Array, Array]:
         """The value (B,) and the logits (B, K)."""
         if isinstance(self.logits_fn, Sampled):

@@ -10,7 +10,7 @@ a black-box attack.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,26 @@ from advjax.rows import wide
 from advjax.types import AnyGoal, Array, Ball, Key, LogitsFn, dataclass
 
 Values = Callable[[Array, Key], tuple[Array, Array | None]]
+
+
+class Source(Protocol):
+    """Where a gradient comes from; a pytree.
+
+    Attributes:
+      calls: model calls per gradient, the rank included.
+    """
+
+    @property
+    def calls(self) -> int: ...  # noqa: D102
+    def init(self, x: Array) -> Any:
+        """What it carries before the first step."""
+        ...
+
+    def __call__(
+        self, values: Values, ball: Ball, x: Array, key: Key, state: Any
+    ) -> tuple[Array, Array | None, Any]:
+        """Returns gradient, rank and what it carries on."""
+        ...
 
 
 def exact(values: Any, x: Array, key: Key) -> tuple[Array, Any]:

@@ -67,6 +67,11 @@ class HopSkipJump:
         """The budget of model calls per example."""
         return self.queries
 
+    @property
+    def steps(self) -> int:
+        """As many as the budget pays for."""
+        return len(self._plan())
+
     def _plan(self) -> list[int]:
         """The number of directions of every step that the budget pays for."""
         left = self.queries - 1 - self.tries - self.bisections
@@ -132,7 +137,7 @@ class HopSkipJump:
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """The closest adversarial example found, else ``x``."""
         goal = goal.with_loss(losses.margin)
-        state = iterate(self, goal, key, x, len(self._plan()))
+        state = iterate(self, goal, key, x)
         return minimum.result(self, state.nearest, x, state.queries)
 
     __call__ = call

@@ -7,16 +7,15 @@ the closest adversarial example, and the clean image where none was found.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from advjax.attacks.goal import Goal
 from advjax.attacks.search import spent
-from advjax.balls import contains
 from advjax.rows import choose, wide
-from advjax.types import Array, Ball, Found
+from advjax.types import Array, Ball, Found, Search
 
 TIE = 2e-6
 """A margin below this share of the largest logit, here or clean, is a tie.
@@ -24,6 +23,27 @@ TIE = 2e-6
 The closest adversarial example lies on the decision boundary, where the rounding of
 another program (another batch size, another device) could turn the answer back.
 """
+
+
+class MinimumNorm(Search, Protocol):
+    """A search for the smallest perturbation in the norm of its ball."""
+
+    @property
+    def ball(self) -> Ball: ...  # noqa: D102
+
+
+class Refined(MinimumNorm, Protocol):
+    """One that ends with ``refine`` bisections towards the clean image."""
+
+    @property
+    def refine(self) -> int: ...  # noqa: D102
+
+
+class Confident(Refined, Protocol):
+    """One that may ask for a margin of ``kappa``."""
+
+    @property
+    def kappa(self) -> Array: ...  # noqa: D102
 
 
 class Clean(NamedTuple):
@@ -180,7 +200,7 @@ def refine(
 
 
 def result(
-    attack: Any, best: Nearest, x0: Array, queries: Array | None = None
+    attack: MinimumNorm, best: Nearest, x0: Array, queries: Array | None = None
 ) -> Found:
     """The example found, and the clean image where none lies in the ball.
 
@@ -190,7 +210,7 @@ def result(
       x0: clean images.
       queries: (B,) model calls spent; as many as declared by default.
     """
-    within = best.found & contains(attack.ball, best.x, x0)
+    within = best.found & attack.ball.contains(best.x, x0)
     return Found(
         choose(within, best.x, x0),
         jnp.where(within, best.rank, best.clean.rank),
@@ -198,12 +218,12 @@ def result(
     )
 
 
-def refined(attack: Any, best: Nearest, goal: Goal, x0: Array) -> Found:
+def refined(attack: Refined, best: Nearest, goal: Goal, x0: Array) -> Found:
     """``result`` after ``attack.refine`` bisections."""
     return result(attack, refine(best, goal, attack.ball, x0, attack.refine), x0)
 
 
-def confident(attack: Any, best: Nearest, goal: Goal, x0: Array) -> Found:
+def confident(attack: Confident, best: Nearest, goal: Goal, x0: Array) -> Found:
     """``refined``, except where ``attack.kappa`` asks for confidence.
 
     A confident example must not be moved back to the boundary.

@@ -18,7 +18,7 @@ decorator, so that a reader and a type checker see it in the class.
 """
 
 import inspect
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from advjax.types import (
     Key,
     LogitsFn,
     Objective,
+    Sampled,
     Search,
     check_images,
 )
@@ -105,12 +106,18 @@ def run(attack: Any, goal: Goal, key: Key, x: Array) -> Found:
     return Found(point, None, jnp.full(x.shape[:1], -1, jnp.int32))
 
 
-def ranked(attack: Any, goal: Goal, key: Key, x: Array) -> Found:
-    """``run``, and the rank of the result: by one more model call if it has none."""
+def ranked(
+    attack: Any, goal: Goal, key: Key, x: Array, number: int | Array = 0
+) -> Found:
+    """``run``, and the rank of the result: by one more model call if it has none.
+
+    For a model with random answers always by a call with draws of its own, which
+    ``number`` tells apart: a rank that the best was chosen by is too high.
+    """
     result = run(attack, goal, key, x)
-    if result.rank is not None:
+    if result.rank is not None and not isinstance(goal.logits_fn, Sampled):
         return result
-    return result._replace(rank=goal.value_and_rank(result.x, key)[1])
+    return result._replace(rank=goal.rank(result.x, keys.fold(key, number)))
 
 
 def calls_of(attack: Any, ranked: bool = False) -> int | None:
@@ -129,7 +136,7 @@ def takes_target(attack: Any) -> bool:
         return True
     try:
         known = inspect.signature(attack).parameters.values()
-    except ValueError:  # A callable that tells nothing is taken at its word.
+    except ValueError:  # A callable without a signature is assumed to take it.
         return True
     return any(p.name == 'target' or p.kind is p.VAR_KEYWORD for p in known)
 
@@ -165,7 +172,7 @@ class Worst(NamedTuple):
     rank: Array
 
     def update(self, x: Array, rank: Array) -> 'Worst':
-        """Takes ``x`` where its rank is higher; the first of equals, never a NaN."""
+        """Takes ``x`` where its rank is higher; ties and NaN keep the earlier point."""
         better = rank > self.rank
         return Worst(choose(better, x, self.x), jnp.where(better, rank, self.rank))
 
@@ -175,7 +182,7 @@ class Worst(NamedTuple):
 
 
 def nothing(x: Array) -> Worst:
-    """Before the first point: the clean image stands, and anything is worse."""
+    """The clean image with rank -inf: any point with a rank replaces it."""
     return Worst(x, jnp.full_like(x, -jnp.inf, shape=x.shape[:1]))
 
 
@@ -189,15 +196,29 @@ def keep(self: Any, worst: Worst) -> Found:
     return worst.found(spent(self, worst.x))
 
 
+class Stepwise(Protocol):
+    """A search of equal steps, which one can take one by one."""
+
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+    def init(self, goal: Any, key: Key, x0: Array) -> Any:
+        """The state before the first step; ``key`` holds (B,) keys."""
+        ...
+
+    def step(self, goal: Any, x0: Array, state: Any) -> Any:
+        """The state after one more step."""
+        ...
+
+
 def iterate(
-    self: Any,
+    self: Stepwise,
     goal: AnyGoal,
     key: Key,
     x: Array,
     steps: int | None = None,
     unroll: int = 1,
 ) -> Any:
-    """The state after all ``steps`` of a search that has ``init`` and ``step``."""
+    """The state after ``steps`` steps, by default all of them."""
     steps = self.steps if steps is None else steps
 
     def body(state, _):

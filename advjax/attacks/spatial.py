@@ -13,7 +13,7 @@ Reference: Engstrom et al. 2019, arXiv 1712.02779, section 3.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,13 @@ class Spatial:
         return int(np.prod(self.counts)) + (self.how == 'gradient')
 
     def find(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
+        self,
+        logits_fn: LogitsFn,
+        x: Array,
+        y: Array,
+        target: Array | None = None,
+        *,
+        key: Key,
     ) -> Array:
         """The worst pose (B, 3): degrees, pixels down, pixels right."""
         each = keys.per_example(key, x.shape[0])
@@ -105,11 +111,11 @@ class Spatial:
         def try_pose(worst, entry):
             pose = self._pose(key, entry, x)
             # The misclassified one of largest loss; the margin orders both at once.
-            return worst.update(pose, goal.value_and_rank(move(x, pose), key)[1]), None
+            return worst.update(pose, goal.rank(move(x, pose), key)), None
 
         entries = jnp.arange(int(np.prod(self.counts)))
         if self.how == 'grid':
-            axes = [jnp.linspace(-1, 1, count) for count in self.counts]
+            axes = [jnp.linspace(-1, 1, n, dtype=x.dtype) for n in self.counts]
             entries = jnp.stack(jnp.meshgrid(*axes, indexing='ij'), -1).reshape(-1, 3)
         return jax.lax.scan(try_pose, nothing(start), entries)[0]
 

@@ -29,7 +29,7 @@ class Surrogate:
         return calls_of(self.attack)
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
-        """Searches the surrogate, whose rank says nothing of the model."""
+        """Searches the surrogate, whose ranks are not those of the model."""
         found = run(
             self.attack, dataclasses.replace(goal, logits_fn=self.logits_fn), key, x
         )

@@ -27,6 +27,7 @@ from typing import Any, Literal, get_args
 
 from advjax import balls
 from advjax.attacks.entry import Entry
+from advjax.attacks.search import calls_of
 from advjax.attacks.table import catalogue
 from advjax.types import Ball, Bounds, Composite
 
@@ -199,7 +200,7 @@ class ThreatModel:
             except ValueError as error:
                 return str(error)
             return None
-        cost = entry.cost
+        cost = calls_of(self._build(entry))
         if cost is not None and cost <= limit:
             return None
         needed = 'as many as needed' if cost is None else f'{cost:,}'

@@ -48,14 +48,21 @@ class Universal:
         return self.ascent.ball
 
     def fit(
-        self, logits_fn: LogitsFn, key: Key, x: Array, y: Array, target: Any = None
+        self,
+        logits_fn: LogitsFn,
+        x: Array,
+        y: Array,
+        target: Array | None = None,
+        *,
+        key: Key,
     ) -> Array:
         """The perturbation (1, ...) learned from images (N, ...) and labels (N,).
 
-        A single key decides everything; of one key per image, the first is taken.
+        The key of the first image decides everything.
         """
         check_images(x)
-        return self._fit(goal(logits_fn, y, target), keys.typed(key).reshape(-1)[0], x)
+        first = keys.per_example(key, x.shape[0])[0]
+        return self._fit(goal(logits_fn, y, target), first, x)
 
     def _fit(self, goal: Goal, key: Key, x: Array) -> Array:
         goal = goal.with_loss(self.ascent.loss)
@@ -86,7 +93,7 @@ class Universal:
         return clip(self.ball, x + delta)
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
-        """Fits on ``x`` and perturbs it: the one attack whose examples share a fate."""
+        """Fits on ``x`` and perturbs it: its examples depend on each other."""
         moved = self.apply(x, self._fit(goal, key[0], x))
         return Found(self.ball.project(moved, x), None, spent(self, x))
 

@@ -402,6 +402,7 @@ def check_attack(
     if ball is None and not found:
         raise ValueError('ball must be given, because the attack holds none')
     where = found[0] if ball is None else balls.as_ball(ball)
-    subject = Subject(as_pytree(attack), where, stronger=tuple(stronger), **known)
+    strong = tuple(as_pytree(each) for each in stronger)
+    subject = Subject(as_pytree(attack), where, stronger=strong, **known)
     for law in laws:
         obey(subject, law, Setting(shape=shape))
