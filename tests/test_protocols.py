@@ -249,6 +249,55 @@ def test_a_cascade_runs_composites_within_composites():
     assert parts.calls.sum() < whole.calls.sum()
 
 
+def test_a_search_that_is_no_pytree_is_refused():
+    class Loose:
+        calls, ranked = 1, True
+
+        def search(self, goal, key, x):
+            return Found(x, None, jnp.ones(x.shape[:1], jnp.int32))
+
+        __call__ = call
+
+    with pytest.raises(ValueError, match='decorate Loose with advjax'):
+        attacks.restarts(Loose(), 2)
+
+
+def test_a_budget_is_asked_in_the_norm_at_hand():
+    can = attacks.Capability('l1', 10.0, budget=101)
+    threat = attacks.ThreatModel('untargeted', 'white', can)
+    assert threat.refusals()['apgd'] == 'takes 103 model calls, 101 are allowed'
+
+
+def test_universal_is_what_it_fits():
+    f, (x, y) = network(), images()
+    attack = attacks.universal(0.2, 5, batch=4)
+    delta = attack.fit(f, x, y, key=KEY)
+    whole = attack(f, KEY, x, y)
+    np.testing.assert_allclose(attack.apply(x, delta), whole, atol=1e-6)
+
+
+def test_a_result_is_ranked_without_the_loss():
+    """Soft labels have no margin as a loss, and a rank all the same."""
+    f, (x, y) = network(), images()
+    soft = jax.nn.one_hot(y, contract.CLASSES) * 0.9 + 0.025
+    last = attacks.pgd(0.1, 2, keep_best=False)
+    for attack in (attacks.restarts(last, 2), attacks.spatial(counts=(3, 1, 1))):
+        assert attack(f, KEY, x, soft).shape == x.shape
+
+
+def test_stronger_versions_may_be_functions():
+    def step(size):
+        def attack(logits_fn, key, x, y):
+            loss = jax.grad(lambda x: -logits_fn(x)[jnp.arange(len(y)), y].sum())
+            return jnp.clip(x + size * jnp.sign(loss(x)), 0, 1)
+
+        return attack
+
+    law = [testing.attack.more_is_never_weaker]
+    both = [step(0.02), step(0.05)]
+    testing.check_attack(both[1], linf(0.05), stronger=both, laws=law)
+
+
 # ------------------------------------------------------------------------ random models
 
 
@@ -272,6 +321,17 @@ def test_a_random_model_of_a_users_own():
     assert (rank < 0).all()
     with pytest.raises(ValueError, match='deterministic'):
         attacks.ensemble([f, f])
+
+
+def test_random_models_are_ranked_by_draws_that_chose_nothing():
+    f, (x, y) = network(), images()
+    noisy = attacks.eot(lambda k, v: f(v + 0.5 * jax.random.normal(k, v.shape)), 2)
+    goal, each = attacks.goal(noisy, y), keys.per_example(KEY, len(x))
+    one = attacks.pgd(0.02, 20)
+    chosen = attacks.restarts(one, 1).search(goal, each, x)
+    again = one.search(goal, keys.fold(each, 0), x)
+    np.testing.assert_allclose(chosen.x, again.x, atol=1e-6)
+    assert np.mean(chosen.rank) < np.mean(again.rank)
 
 
 # --- the house
