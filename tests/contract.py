@@ -15,10 +15,18 @@ import numpy as np
 
 from advjax import attacks, balls, keys, losses
 from advjax.masks import masked
-from advjax.testing.attack import KEY, LAWS, Setting, Subject, margin, obey, run
+from advjax.testing.attack import (
+    LAWS,
+    Setting,
+    Subject,
+    margin,
+    obey,
+    run,
+    the_key,
+)
 from advjax.types import Composite
 
-STANDARD = Setting()
+KEY, STANDARD = the_key(), Setting()
 SHAPE, CLASSES, BATCH = STANDARD.shape, STANDARD.classes, STANDARD.batch
 network = STANDARD.network
 

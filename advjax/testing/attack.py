@@ -19,9 +19,12 @@ from advjax.attacks import starts
 from advjax.attacks.ascent import Ascent
 from advjax.evaluation.verify import norm_of
 from advjax.testing.broken import LawBrokenError
-from advjax.types import Array, Ball, as_pytree
+from advjax.types import Array, Ball, Key, as_pytree
 
-KEY = jax.random.key(7)
+
+def the_key() -> Key:
+    """The key of all trials; made when it is needed, since importing makes no array."""
+    return jax.random.key(7)
 
 
 def _network(params, x):
@@ -134,7 +137,7 @@ run = jax.jit(lambda attack, f, key, x, y: attack(f, key, x, y))
 def feasible(subject: Subject, setting: Setting) -> None:
     """Results lie inside the ball and the range, and are not the clean image again."""
     f, (x, y) = setting.network(), setting.images()
-    adv = subject.run(f, KEY, x, y)
+    adv = subject.run(f, the_key(), x, y)
     chex.assert_equal_shape([adv, x])
     delta = np.asarray(adv, np.float64) - np.asarray(x, np.float64)
     norm, eps = norm_of(subject.ball, delta), np.asarray(subject.ball.eps, np.float64)
@@ -152,14 +155,14 @@ def feasible(subject: Subject, setting: Setting) -> None:
 def worse_for_the_model(subject: Subject, setting: Setting) -> None:
     """The attack raises what it is judged by; noise of that size does not."""
     f, (x, y) = setting.network(), setting.images()
-    adv = subject.run(f, KEY, x, y)
+    adv = subject.run(f, the_key(), x, y)
     if subject.minimum:
         moved = np.asarray(adv != x).reshape(len(x), -1).any(axis=1)
         margins = margin(f, adv, y)[moved]
         assert (margins > 0).all(), f'margins of what was found: {margins}'
         return
     before = np.asarray(subject.judge(f, x, y))
-    noise = subject.ball.sample(KEY, x)
+    noise = subject.ball.sample(the_key(), x)
     gained = np.mean(np.asarray(subject.judge(f, adv, y)) - before)
     by_chance = np.mean(np.asarray(subject.judge(f, noise, y)) - before)
     assert gained > max(0, 2 * by_chance), f'raised by {gained}, noise by {by_chance}'
@@ -171,7 +174,7 @@ def reaches_the_boundary(subject: Subject, setting: Setting) -> None:
         return
     x, y = setting.images()
     x = jnp.full_like(x, 0.5)
-    norm = subject.ball.norm(subject.run(setting.linear(), KEY, x, y) - x)
+    norm = subject.ball.norm(subject.run(setting.linear(), the_key(), x, y) - x)
     assert np.min(norm) >= 0.9 * np.min(subject.ball.eps), f'distances {norm}'
 
 
@@ -179,7 +182,7 @@ def zero_radius_is_identity(subject: Subject, setting: Setting) -> None:
     """A ball of radius 0 returns the clean image bit for bit."""
     if subject.has_ball:
         f, (x, y) = setting.network(), setting.images()
-        np.testing.assert_array_equal(subject.scaled(0).run(f, KEY, x, y), x)
+        np.testing.assert_array_equal(subject.scaled(0).run(f, the_key(), x, y), x)
 
 
 def few_tiny_steps_stay_inside(subject: Subject, setting: Setting) -> None:
@@ -189,7 +192,9 @@ def few_tiny_steps_stay_inside(subject: Subject, setting: Setting) -> None:
         return
     f, (x, y) = setting.network(), setting.images()
     slow = dataclasses.replace(attack, rate=jnp.float32(0.004), start=starts.clean)
-    moved = np.asarray(subject.ball.norm(run(slow, subject.sees(f), KEY, x, y) - x))
+    moved = np.asarray(
+        subject.ball.norm(run(slow, subject.sees(f), the_key(), x, y) - x)
+    )
     most = (0.004 * attack.steps + 0.001) * np.asarray(subject.ball.eps)
     assert (moved <= most).all(), f'distances {moved}, allowed {most}'
 
@@ -200,7 +205,7 @@ def examples_are_independent(subject: Subject, setting: Setting) -> None:
     Values are compared, not pixels: a sign of a rounding error flips a pixel.
     """
     f, (x, y) = setting.network(), setting.images()
-    each, count = keys.per_example(KEY, setting.batch), setting.batch
+    each, count = keys.per_example(the_key(), setting.batch), setting.batch
     whole = subject.run(f, each, x, y)
     scores = margin(f, whole, y)
     backwards = np.arange(count)[::-1]
@@ -218,16 +223,16 @@ def same_key_same_result(subject: Subject, setting: Setting) -> None:
     """One key means one result, and labels are left as they were."""
     f, (x, y) = setting.network(), setting.images()
     before = np.array(y)
-    first = subject.run(f, KEY, x, y)
-    np.testing.assert_array_equal(first, subject.run(f, KEY, x, y))
+    first = subject.run(f, the_key(), x, y)
+    np.testing.assert_array_equal(first, subject.run(f, the_key(), x, y))
     np.testing.assert_array_equal(y, before)
 
 
 def jit_equals_eager(subject: Subject, setting: Setting) -> None:
     """Compilation changes rounding at most."""
     f, (x, y) = setting.network(), setting.images()
-    eager = subject.attack(subject.sees(f), KEY, x, y)
-    compiled = subject.run(f, KEY, x, y)
+    eager = subject.attack(subject.sees(f), the_key(), x, y)
+    compiled = subject.run(f, the_key(), x, y)
     np.testing.assert_allclose(
         margin(f, compiled, y), margin(f, eager, y), rtol=1e-4, atol=1e-5
     )
@@ -243,11 +248,11 @@ def sweeps_compile_once(subject: Subject, setting: Setting) -> None:
     radii = [jnp.asarray(subject.ball.eps * k, jnp.float32) for k in factors]
     attack, sees = subject.attack, subject.sees(f)
     chex.clear_trace_counter()
-    once = chex.assert_max_traces(lambda a, f: a(f, KEY, x, y), n=1)
+    once = chex.assert_max_traces(lambda a, f: a(f, the_key(), x, y), n=1)
     once = jax.jit(once)
     alone = [once(balls.with_eps(attack, eps), sees) for eps in radii]
     together = jax.jit(
-        jax.vmap(lambda eps: balls.with_eps(attack, eps)(sees, KEY, x, y))
+        jax.vmap(lambda eps: balls.with_eps(attack, eps)(sees, the_key(), x, y))
     )(jnp.stack(radii))
     for one, swept in zip(alone, together, strict=True):
         if subject.minimum:  # Its margin is rounding, its distance is not.
@@ -263,7 +268,7 @@ def more_is_never_weaker(subject: Subject, setting: Setting) -> None:
     """More steps or restarts at the same step size never lower the margin."""
     f, (x, y) = setting.network(), setting.images()
     seen = subject.sees(f)
-    scores = [margin(seen, run(a, seen, KEY, x, y), y) for a in subject.stronger]
+    scores = [margin(seen, run(a, seen, the_key(), x, y), y) for a in subject.stronger]
     fell = [(a - b).max() for a, b in itertools.pairwise(scores)]
     assert all(each <= 1e-5 for each in fell), f'the margin falls by {fell}'
 
@@ -275,7 +280,7 @@ def larger_radius_is_not_weaker(subject: Subject, setting: Setting) -> None:
     f, (x, y) = setting.network(), setting.images()
     means = []
     for factor in (1, 2, 3):
-        adv = subject.scaled(factor).run(f, KEY, x, y)
+        adv = subject.scaled(factor).run(f, the_key(), x, y)
         if subject.minimum:
             moved = np.asarray(adv != x).reshape(len(x), -1).any(axis=1)
             means.append(float(moved.mean()))
@@ -295,18 +300,18 @@ def nan_logits_do_not_spread(subject: Subject, setting: Setting) -> None:
     bright, dark = x.at[odd].set(0.9), x.at[odd].set(0.1)
     if subject.has_ball:
         subject = subject.at(subject.ball.with_eps(jnp.minimum(subject.ball.eps, 0.01)))
-    adv = subject.run(f, KEY, bright, y)
+    adv = subject.run(f, the_key(), bright, y)
     chex.assert_tree_all_finite(adv)
     assert np.asarray(subject.ball.contains(adv, bright)).all()
     others = np.arange(setting.batch) != odd
-    expected = subject.run(f, KEY, dark, y)
+    expected = subject.run(f, the_key(), dark, y)
     np.testing.assert_allclose(adv[others], expected[others], atol=1e-6)
 
 
 def constant_model_is_survived(subject: Subject, setting: Setting) -> None:
     """Without a gradient the result is still feasible and finite."""
     x, y = setting.images()
-    adv = subject.run(setting.network(scale=0.0), KEY, x, y)
+    adv = subject.run(setting.network(scale=0.0), the_key(), x, y)
     chex.assert_tree_all_finite(adv)
     assert np.asarray(subject.ball.contains(adv, x)).all()
 

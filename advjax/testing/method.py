@@ -21,7 +21,7 @@ from advjax import balls, models, training
 from advjax.models import Model
 from advjax.testing.broken import LawBrokenError
 from advjax.training import Method, TrainState
-from advjax.types import Array
+from advjax.types import Array, Key
 
 SHAPE, CLASSES, BATCH = (3, 4, 1), 3, 4
 """Of the network and the batch that methods are run on."""
@@ -29,7 +29,12 @@ SHAPE, CLASSES, BATCH = (3, 4, 1), 3, 4
 ATOL = 2e-5
 """Between two programs of one equation, on weights of size one."""
 
-KEY = jax.random.key(11)
+
+def the_key() -> Key:
+    """The key of all trials; made when it is needed, since importing makes no array."""
+    return jax.random.key(11)
+
+
 SGD = optax.sgd(0.5)
 
 
@@ -94,7 +99,7 @@ class Batch(NamedTuple):
 
 def batch() -> Batch:
     """The batch that methods are run on."""
-    x = jax.random.uniform(KEY, (BATCH, *SHAPE), minval=0.05, maxval=0.95)
+    x = jax.random.uniform(the_key(), (BATCH, *SHAPE), minval=0.05, maxval=0.95)
     return Batch(x, jnp.arange(BATCH, dtype=jnp.int32) % CLASSES, jnp.arange(BATCH))
 
 
@@ -104,7 +109,7 @@ _CHECKS = itertools.count()
 
 def _start(method: Method, size: int) -> TrainState:
     shape = (size, *SHAPE)
-    return training.create(_MODEL, SGD, key=KEY, method=method, shape=shape)
+    return training.create(_MODEL, SGD, key=the_key(), method=method, shape=shape)
 
 
 def _two(
@@ -113,7 +118,7 @@ def _two(
     """Two steps: what a method carries from the first shows in the second."""
     state, metrics = _start(method, len(given['label'])), {}
     for _ in range(count):
-        state, metrics = step(method, state, given, KEY)
+        state, metrics = step(method, state, given, the_key())
     return {
         'params': state.params,
         'loss': metrics['loss'],
@@ -140,15 +145,15 @@ def _radius_zero(method: Method, given: Batch) -> None:
     if not balls.of(method.inner):
         return
     still = balls.with_eps(method, jnp.float32(0))
-    f = models.logits_fn(_MODEL, *_MODEL.init(KEY), **dict(method.view))
-    found = jax.jit(lambda inner: inner(f, KEY, given.x, given.y))(still.inner)
+    f = models.logits_fn(_MODEL, *_MODEL.init(the_key()), **dict(method.view))
+    found = jax.jit(lambda inner: inner(f, the_key(), given.x, given.y))(still.inner)
     for images in jax.tree.leaves(found):
         chex.assert_trees_all_close(images, given.x, atol=1e-6)
 
 
 def _outer_shape(method: Method, given: Batch) -> None:
     state = _start(method, len(given.y))
-    jax.eval_shape(training.step, method, state, given.plain(), KEY)
+    jax.eval_shape(training.step, method, state, given.plain(), the_key())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +173,7 @@ def _mean_refused(method: Method, given: Batch) -> None:
     )
     state = _start(wrong, len(given.y))
     try:
-        jax.eval_shape(training.step, wrong, state, given.plain(), KEY)
+        jax.eval_shape(training.step, wrong, state, given.plain(), the_key())
     except ValueError as error:
         if '_Mean' in str(error):
             return
@@ -198,7 +203,7 @@ def _jit(method: Method, given: Batch) -> None:
 
 def _one_trace(method: Method, given: Batch) -> None:
     def step(method, state, rows):
-        return training.step(method, state, rows, KEY)
+        return training.step(method, state, rows, the_key())
 
     # Chex counts by name and source: every check has a count of its own.
     step.__name__ = f'step_{next(_CHECKS)}'
@@ -216,7 +221,7 @@ def _one_trace(method: Method, given: Batch) -> None:
 
 def _moves(method: Method, given: Batch) -> None:
     state = _start(method, len(given.y))
-    new, metrics = _STEP(method, state, given.plain(), KEY)
+    new, metrics = _STEP(method, state, given.plain(), the_key())
     chex.assert_tree_all_finite(new.params)
     chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
     if not bool(metrics['finite']):
@@ -271,7 +276,9 @@ def _check(name: str, law: Any, method: Method) -> None:
         error = _broken(law, method, given)
         if error is not None:
             rows = np.asarray(given.x).reshape(size, -1).round(3).tolist()
-            smallest = f'x = {rows}\ny = {np.asarray(given.y).tolist()}, key = {KEY}'
+            smallest = (
+                f'x = {rows}\ny = {np.asarray(given.y).tolist()}, key = {the_key()}'
+            )
             raise LawBrokenError(name, error, smallest) from error
 
 
