@@ -63,7 +63,7 @@ def on_codes():
 def generator():
     images = jnp.asarray(data.to_float(data.load('digits', 'train').images))
     train = functools.partial(defenses.train_decoder, latent=10, hidden=64, steps=1500)
-    return jax.jit(train)(images, KEY)
+    return jax.jit(train)(images, key=KEY)
 
 
 DEFENSES = {
@@ -188,7 +188,7 @@ def test_surrogates_see_no_other_model_and_pass_targets_on():
     expected = attacks.fgsm(0.1)(f, KEY, x, y)
     # pyrefly: ignore[division-by-zero]
     np.testing.assert_array_equal(attack(lambda x: x / 0, KEY, x, y), expected)
-    aimed = attack(None, KEY, x, y, target=(y + 1) % 10)
+    aimed = attack(lambda x: x, KEY, x, y, target=(y + 1) % 10)
     np.testing.assert_array_equal(
         aimed, attacks.fgsm(0.1)(f, KEY, x, y, target=(y + 1) % 10)
     )

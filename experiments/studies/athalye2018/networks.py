@@ -35,12 +35,12 @@ def decoder(config: Any, work: Work, sets: Sets) -> defenses.Decoder:
     )
 
     def compute():
-        made = jax.jit(train)(jnp.asarray(x[:10_000]), work.key)
+        made = jax.jit(train)(jnp.asarray(x[:10_000]), key=work.key)
         leaves = jax.tree.leaves(made.params)
         return {str(i): leaf for i, leaf in enumerate(leaves)}
 
     found = work.keep('decoder', compute)
-    like = jax.eval_shape(train, jnp.asarray(x[:1]), work.key)
+    like = jax.eval_shape(train, jnp.asarray(x[:1]), key=work.key)
     leaves = [jnp.asarray(found[str(i)]) for i in range(len(found))]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
