@@ -140,9 +140,9 @@ def test_no_angle_is_nan_and_no_prediction_is_infinite():
 def test_a_measure_belongs_to_its_example(measure):
     f = model(wave, w=W, b=0.1, rate=9.0)
     each = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(6))
-    whole = measure(f, linf(0.2), KEY, X, Y, samples=3)
+    whole = measure(f, X, Y, linf(0.2), key=KEY, samples=3)
     order = np.array([4, 1, 2, 0, 5, 3])
-    shuffled = measure(f, linf(0.2), each[order], X[order], Y[order], samples=3)
+    shuffled = measure(f, X[order], Y[order], linf(0.2), key=each[order], samples=3)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(shuffled), strict=True):
         np.testing.assert_allclose(a[order], b, rtol=1e-4, atol=1e-5)
 
