@@ -353,10 +353,9 @@ def test_the_margin_of_what_stands_is_that_of_the_part_that_came_closest():
     class Parts:
         ball: balls.Ball
         shares: jax.Array
-        count = 3
 
-        def part(self, i):
-            return Moved(self.ball, self.shares[i])
+        def parts(self):
+            return {str(i): Moved(self.ball, self.shares[i]) for i in range(3)}
 
         def __call__(self, f, key, x, y):
             return x
