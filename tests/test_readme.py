@@ -357,7 +357,7 @@ def trained(n):
 
 @checks('Training, 2')
 def two_functions(n):
-    state = n.training.create(n.model, n.optimizer, n.key)
+    state = n.training.create(n.model, n.optimizer, key=n.key)
     state, metrics = jax.jit(n.training.step)(n.method, state, n.batch, n.key)
     assert int(state.step) == 1
     # Four random answers among ten: about log(10), and the pairing on top.
@@ -397,7 +397,7 @@ def teachers(n):
     assert len(n.teacher.history) == 10
     # One attack was given, so the network needs no more than its one auxiliary branch.
     made = zoo.split_norm_cnn(SHAPE)
-    state = n.training.create(made, n.optimizer, n.key)
+    state = n.training.create(made, n.optimizer, key=n.key)
     moved, _ = jax.jit(n.training.step)(n.helped, state, n.batch, n.key)
     assert int(moved.step) == 1
     assert n.auxiliary(jnp.zeros((2, 28, 28, 1))).shape == (2, 10)
