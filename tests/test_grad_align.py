@@ -101,7 +101,7 @@ def test_the_random_point_is_not_where_the_attack_starts():
     method = training.grad_align(training.fast(0.1), 0.7)
     each = keys.per_example(KEY, 6)
     fast, f = method.inner.attack, models.logits_fn(MODEL, start().params)
-    begun = fast.init(each, X).x
+    begun = fast.init(attacks.goal(f, Y), each, X).x
     point = method.inner(f, each, X, Y)[1]
     both = jnp.stack([(begun - X).ravel(), (point - X).ravel()])
     assert abs(float(jnp.corrcoef(both)[0, 1])) < 0.35
