@@ -358,7 +358,7 @@ def test_the_loop_watches_each_branch_for_what_it_is_for(tmp_path):
         key=KEY,
         epochs=10,
         batch_size=64,
-        attack=attacks.pgd(linf(0.15), 3),
+        attack=attacks.pgd(linf(0.25), 5),
         checkpoints=tmp_path,
     )
     assert not fit.events
@@ -373,12 +373,13 @@ def test_the_loop_watches_each_branch_for_what_it_is_for(tmp_path):
             f,
             np.asarray(x),
             held.labels,
-            {'held out': attacks.pgd(linf(0.15), 3)},
+            {'held out': attacks.pgd(linf(0.25), 5)},
             key=jax.random.fold_in(KEY, 2**31 - 1),
             batch_size=200,
         )
         robust.append(found.robust_accuracy)
-    assert robust[1] == best['held_out_robust'] > robust[0]
+    # Farther than in training the branches are apart on every processor.
+    assert robust[1] == best['held_out_robust'] > robust[0] + 0.02
     again = training.restore(tmp_path, model)
     np.testing.assert_array_equal(again(x), fit.logits_fn(x))
 
