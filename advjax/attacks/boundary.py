@@ -27,7 +27,7 @@ from advjax.attacks.checks import check_count, norm_ball
 from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.minimum import Clean, Nearest, Verdict
-from advjax.attacks.search import call
+from advjax.attacks.search import call, iterate_while
 from advjax.balls import clip
 from advjax.rows import choose, total, wide
 from advjax.types import Array, Ball, Found, Key, dataclass
@@ -174,8 +174,7 @@ class Boundary:
         def unfinished(state):
             return jnp.any(~state.done & (state.queries + 2 <= self.queries))
 
-        begun = self.init(goal, key, x)
-        state = jax.lax.while_loop(unfinished, lambda s: self.step(goal, x, s), begun)
+        state = iterate_while(self, unfinished, goal, key, x)
         norm = jnp.where(state.found, self.ball.norm(state.x - x), jnp.inf)
         nearest = Nearest(state.x, norm, state.rank, state.clean)
         return minimum.result(self, nearest, x, state.queries)

@@ -29,7 +29,7 @@ from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.linearised import DUAL, candidate_classes, length, linearise
 from advjax.attacks.minimum import Nearest
-from advjax.attacks.search import call
+from advjax.attacks.search import call, iterate_while
 from advjax.balls import clip
 from advjax.rows import choose, total
 from advjax.types import Array, Ball, Found, Key, dataclass
@@ -110,9 +110,7 @@ class DeepFool:
         def unfinished(state):
             return (state.time < self.steps) & ~jnp.all(state.nearest.found)
 
-        state = jax.lax.while_loop(
-            unfinished, lambda s: self.step(goal, x, s), self.init(goal, key, x)
-        )
+        state = iterate_while(self, unfinished, goal, key, x)
         return minimum.refined(self, state.nearest, goal, x)
 
     __call__ = call

@@ -20,7 +20,7 @@ from advjax.attacks.checks import check_count, check_loss, check_positive
 from advjax.attacks.entry import ALL_NORMS, Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import Differences
-from advjax.attacks.search import call
+from advjax.attacks.search import call, iterate_while
 from advjax.attacks.starts import clean
 from advjax.attacks.transforms import adam
 from advjax.balls import as_ball
@@ -77,9 +77,7 @@ class Estimated:
         def unfinished(state):
             return (state.ascent.time < steps) & jnp.any(state.ascent.worst.rank <= 0)
 
-        state = jax.lax.while_loop(
-            unfinished, lambda s: self.step(goal, x, s), self.init(goal, key, x)
-        )
+        state = iterate_while(self, unfinished, goal, key, x)
         last, worst = state.ascent.x, state.ascent.worst
         active = worst.rank <= 0
         rank = goal.value_and_rank(last, keys.fold(key, self.queries + 1))[1]

@@ -109,9 +109,7 @@ class Fmn:
         """The closest adversarial example found, else ``x``."""
         goal = goal.with_loss(losses.margin)
         state = iterate(self, goal, key, x)
-        nearest, point = state.nearest, x + state.delta
-        seen = nearest.judge(goal, goal.logits_fn(point))
-        nearest = nearest.update(self.ball, point, x, seen)
+        nearest = minimum.look(goal, self.ball, state.nearest, x + state.delta, x)
         return minimum.refined(self, nearest, goal, x)
 
     __call__ = call

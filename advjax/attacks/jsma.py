@@ -27,7 +27,7 @@ from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import jacobian
 from advjax.attacks.linearised import candidate_classes
 from advjax.attacks.minimum import Nearest, Verdict
-from advjax.attacks.search import call
+from advjax.attacks.search import call, iterate_while
 from advjax.rows import choose, flat
 from advjax.types import Array, Ball, Found, Key, dataclass
 
@@ -143,9 +143,7 @@ class Jsma:
         def unfinished(state):
             return (state.time < pairs) & jnp.any(state.going)
 
-        state = jax.lax.while_loop(
-            unfinished, lambda s: self.step(goal, x, s), self.init(goal, key, x)
-        )
+        state = iterate_while(self, unfinished, goal, key, x)
         return minimum.result(self, state.nearest, x, state.queries)
 
     __call__ = call

@@ -121,6 +121,11 @@ def begin(goal: Goal, x0: Array) -> Nearest:
     return Nearest(x0, norm, rank, Clean(rank, scale))
 
 
+def look(goal: Goal, ball: Ball, nearest: Nearest, x: Array, x0: Array) -> Nearest:
+    """One more point, at the price of a model call."""
+    return nearest.update(ball, x, x0, nearest.judge(goal, goal.logits_fn(x)))
+
+
 def closer(one: Nearest, other: Nearest) -> Nearest:
     """The closer of two per example, the first of equals."""
     better = other.norm < one.norm

@@ -6,14 +6,13 @@ at the same radius, the gradients are masked (Carlini et al. 2019, arXiv 1902.06
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
 from advjax import keys, losses
 from advjax.attacks.checks import check_count
 from advjax.attacks.entry import ALL_NORMS, Entry
-from advjax.attacks.search import Worst, call, nothing
+from advjax.attacks.search import Worst, call, iterate_while, nothing
 from advjax.balls import as_ball
 from advjax.types import AnyGoal, Array, Ball, Found, Key, dataclass
 
@@ -66,9 +65,7 @@ class RandomSearch:
         def unfinished(state):
             return (state.time < self.queries) & jnp.any(state.worst.rank <= 0)
 
-        state = jax.lax.while_loop(
-            unfinished, lambda s: self.step(goal, x, s), self.init(goal, key, x)
-        )
+        state = iterate_while(self, unfinished, goal, key, x)
         return state.worst.found(state.queries)
 
     __call__ = call

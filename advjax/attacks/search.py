@@ -18,6 +18,7 @@ decorator, so that a reader and a type checker see it in the class.
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -227,3 +228,16 @@ def iterate(
     unroll = max(1, min(unroll, steps))
     state = self.init(goal, key, x)
     return jax.lax.scan(body, state, length=steps, unroll=unroll)[0]
+
+
+def iterate_while(
+    self: Any,
+    unfinished: Callable[[Any], Array],
+    goal: AnyGoal,
+    key: Key,
+    x: Array,
+) -> Any:
+    """The state after as many steps as ``unfinished(state)`` asks for."""
+    return jax.lax.while_loop(
+        unfinished, lambda state: self.step(goal, x, state), self.init(goal, key, x)
+    )

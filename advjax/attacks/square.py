@@ -19,7 +19,6 @@ among the whole batch, which makes verdicts depend on batch-mates.
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -29,7 +28,7 @@ from advjax.attacks import square_windows as windows
 from advjax.attacks.checks import check_ball, check_count, check_loss
 from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
-from advjax.attacks.search import call
+from advjax.attacks.search import call, iterate_while
 from advjax.rows import choose
 from advjax.types import Array, Ball, Found, Key, Loss, dataclass
 
@@ -133,9 +132,7 @@ class Square:
         def unfinished(state):
             return (state.time < self.queries - 1) & jnp.any(state.rank <= 0)
 
-        state = jax.lax.while_loop(
-            unfinished, lambda s: self.step(goal, x, s), self.init(goal, key, x)
-        )
+        state = iterate_while(self, unfinished, goal, key, x)
         return Found(state.x, state.rank, state.queries)
 
     __call__ = call
