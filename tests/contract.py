@@ -69,7 +69,7 @@ class Case:
     @property
     def subject(self) -> Subject:
         """The attack, and stronger versions of it."""
-        amounts = (2, 3, 5) if self.more else ()
+        amounts = {'steps': (2, 5, 8), 'count': (2, 3, 4)}.get(self.more or '', ())
         return Subject(
             attack=self.build(self.ball),
             ball=self.ball,

@@ -369,8 +369,9 @@ def test_the_cut_limits_what_an_image_counts():
     ]
     assert np.abs(fits[0]).max() > 0.1
     # With the cut below every loss there is nothing left to gain.
-    start = attacks.universal(ball, 20, batch=8).ascent.replace(steps=0)
-    start = start.maximize(lambda d: jnp.zeros(1), KEY, jnp.zeros((1, *SHAPE)))
+    start = attacks.universal(ball.unbounded(), 20, batch=8).ascent.replace(steps=0)
+    first = keys.per_example(KEY, 8)[0]
+    start = start.maximize(lambda d: jnp.zeros(1), first, jnp.zeros((1, *SHAPE)))
     np.testing.assert_allclose(fits[1], start, atol=1e-6)
     with pytest.raises(ValueError, match='most must be a number > 0, got 0'):
         attacks.universal(0.1, most=0.0)

@@ -170,6 +170,7 @@ def same_decisions(run, norm, halved, sizes):
     for row, n in zip(sure, at, strict=True):
         known[n + 1 :] &= row[None]
     np.testing.assert_allclose(sizes[known], run.step_sizes[known], rtol=1e-6)
+    return known
 
 
 @pytest.mark.parametrize('steps', [20, 50, 100])
@@ -191,10 +192,18 @@ def test_the_runs_go_both_ways_at_checkpoints(norm, name):
     run, iterates, _, sizes, halved, last = compared(norm, name, 100, rho=0.25)
     assert run.reset.any()
     assert not run.reset.all()
-    same_decisions(run, norm, halved, sizes)
-    np.testing.assert_allclose(iterates, run.iterates, atol=1e-4)
-    np.testing.assert_allclose(last.best, run.best, atol=1e-4)
-    np.testing.assert_allclose(last.best_value, run.best_loss, atol=1e-4, rtol=1e-4)
+    known = same_decisions(run, norm, halved, sizes)
+    if norm != 'linf':  # In L2 a vague decision comes with steps too small to matter.
+        known = np.ones_like(known)
+    np.testing.assert_allclose(
+        iterates[1:][known], np.asarray(run.iterates)[1:][known], atol=1e-4
+    )
+    end = known[-1]
+    assert end.any()
+    np.testing.assert_allclose(last.best[end], run.best[end], atol=1e-4)
+    np.testing.assert_allclose(
+        last.best_value[end], run.best_loss[end], atol=1e-4, rtol=1e-4
+    )
 
 
 def test_checkpoints():

@@ -5,7 +5,8 @@ import pytest
 from tests import contract
 
 
-@pytest.mark.parametrize('case', contract.CASES, ids=lambda case: case.name)
+# All laws of one attack in a row: they share its program.
 @pytest.mark.parametrize('law', contract.LAWS, ids=lambda law: law.__name__)
-def test_contract(law, case):
+@pytest.mark.parametrize('case', contract.CASES, ids=lambda case: case.name)
+def test_contract(case, law):
     case.check(law)

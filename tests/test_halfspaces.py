@@ -71,9 +71,8 @@ def sizes(norm, delta):
 
 
 @every_norm
-@pytest.mark.parametrize('box', [BOX, (-0.5, 2.0), None])
+@pytest.mark.parametrize(('batch', 'box'), [(8, BOX), (1, (-0.5, 2.0)), (8, None)])
 @pytest.mark.parametrize('shape', SHAPES)
-@pytest.mark.parametrize('batch', [1, 8])
 def test_is_the_nearest_point(norm, box, shape, batch):
     x, w = points(0, batch, shape, box)
     share = np.resize([0.3, -0.3, 0.02, -0.8, 0.95, -0.97, 0.6, -0.1], batch)

@@ -502,20 +502,6 @@ def test_nothing_beyond_the_radius_is_returned(name):
     assert (~moved).any()
 
 
-@every_case
-def test_examples_do_not_see_each_other(name):
-    case, p = CASES[name], problem('two classes')
-    one = p._replace(x=p.x[1:2], y=p.y[1:2])
-    f, chosen = logits_fn(p.model), case.attack(p.box)
-    keys = jax.random.split(KEY, len(p.x))
-    together = run(chosen, f, keys, p.x, p.y, None)[1:2]
-    alone = run(chosen, f, keys[1:2], one.x, one.y, None)
-    np.testing.assert_allclose(alone, together, atol=5e-3)
-    np.testing.assert_allclose(
-        lengths(case, one, alone), lengths(case, one, together), rtol=2e-3
-    )
-
-
 # ------------------------------------------------------- papers' pseudocode, in float64
 
 SMALL, CLASSES, BATCH = (3, 2, 2), 4, 6
