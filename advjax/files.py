@@ -3,7 +3,6 @@
 import contextlib
 import os
 import uuid
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,5 +62,5 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             return dict(file)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DamagedError(str(error)) from error
+    except Exception as error:  # Whatever NumPy, zipfile and zlib raise at bad bytes.
+        raise DamagedError(f'{type(error).__name__}: {error}') from error

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import attacks, balls, linf, losses
+from advjax import attacks, balls, identity, linf, losses
 from advjax.evaluation import OtherEvaluationError, accuracy, evaluate
 from tests.contract import CLASSES, KEY, images, network
 
@@ -204,6 +204,86 @@ def test_a_damaged_file_is_set_aside(tmp_path, damage):
         e = cascade(F, X, Y, PGD, KEY, folder=tmp_path)
     np.testing.assert_array_equal(e.success, expected.success)
     assert (tmp_path / 'evaluation.damaged').exists()
+
+
+def _rewritten(path, change):
+    """The file with arrays changed, and a digest that agrees with them."""
+    arrays = dict(np.load(path))
+    change(arrays)
+    del arrays['digest']
+    arrays['digest'] = np.array(identity.of(arrays))
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize('field', ['success', 'norm', 'clean', 'worst', 'parts'])
+@pytest.mark.parametrize('damage', ['missing', 'shape', 'dtype', 'digest'])
+def test_a_record_is_complete_or_set_aside(tmp_path, field, damage):
+    expected = cascade(F, X, Y, PGD, KEY, folder=tmp_path)
+    path = tmp_path / 'evaluation.npz'
+
+    def change(arrays):
+        if damage == 'missing':
+            del arrays[field]
+        elif damage == 'shape':
+            arrays[field] = arrays[field][:-1]
+        else:
+            arrays[field] = arrays[field].astype(np.float16)
+
+    if damage == 'digest':
+        arrays = dict(np.load(path))
+        arrays[field] = np.zeros_like(arrays[field])
+        np.savez(path, **arrays)
+    else:
+        _rewritten(path, change)
+    with pytest.warns(UserWarning, match='damaged'):
+        e = cascade(F, X, Y, PGD, KEY, folder=tmp_path)
+    np.testing.assert_array_equal(e.success, expected.success)
+    np.testing.assert_array_equal(e.norm, expected.norm)
+
+
+@pytest.mark.parametrize('field', ['success', 'correct', 'worst'])
+def test_a_finished_record_is_verified_again(tmp_path, field):
+    expected = cascade(F, X, Y, PGD, KEY, folder=tmp_path)
+    assert expected.success.any()
+
+    def change(arrays):
+        arrays[field] = X if field == 'worst' else np.zeros_like(arrays[field])
+
+    _rewritten(tmp_path / 'evaluation.npz', change)
+    with pytest.warns(UserWarning, match='says what the model does not do'):
+        e = cascade(F, X, Y, PGD, KEY, folder=tmp_path)
+    np.testing.assert_array_equal(e.success, expected.success)
+
+
+def _model(w):
+    return lambda x: x.reshape(len(x), -1) @ w
+
+
+def _own_attack(strength):
+    return lambda logits_fn, key, x, y: jnp.clip(x + strength, 0, 1)
+
+
+def test_functions_of_one_name_are_not_one(tmp_path):
+    """A model or an attack whose strength sits in a closure."""
+    rng = np.random.default_rng(0)
+    one, two = (_model(rng.normal(size=(20, CLASSES))) for _ in range(2))
+    weak, strong = _own_attack(0.0), _own_attack(0.05)
+    ball = linf(0.05)
+    cascade(one, X, Y, weak, KEY, folder=tmp_path, ball=ball)
+    cascade(one, X, Y, weak, KEY, folder=tmp_path, ball=ball)
+    with pytest.raises(OtherEvaluationError, match='another model:'):
+        cascade(two, X, Y, weak, KEY, folder=tmp_path, ball=ball)
+    with pytest.raises(OtherEvaluationError, match='another attacks:'):
+        cascade(one, X, Y, strong, KEY, folder=tmp_path, ball=ball)
+
+
+def test_names_and_ids_that_would_collapse_are_refused():
+    named: Any = {1: PGD, '1': PGD}
+    with pytest.raises(ValueError, match='attacks must be named by texts, got 1'):
+        evaluate(F, X, Y, named, key=KEY)
+    ids = np.arange(len(X)) + 2**31
+    with pytest.raises(ValueError, match=r'ids must lie in 0..2147483647'):
+        evaluate(F, X, Y, PGD, key=KEY, ids=ids)
 
 
 def test_a_folder_that_cannot_be_written_is_an_os_error(tmp_path):

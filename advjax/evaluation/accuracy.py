@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import balls, keys, sharding
+from advjax import balls, identity, keys, sharding
 from advjax.attacks.combine import WorstOf
 from advjax.attacks.goal import goal
 from advjax.attacks.search import run
@@ -72,7 +72,10 @@ def as_attacks(attacks: Mapping[str, Attack] | Attack) -> dict[str, Any]:
         raise ValueError(
             f'attacks must be an attack or a non-empty dict of them, got {attacks!r}'
         )
-    return {str(name): as_pytree(attack) for name, attack in attacks.items()}
+    odd = [name for name in attacks if not isinstance(name, str)]
+    if odd:
+        raise ValueError(f'attacks must be named by texts, got {odd[0]!r}')
+    return {name: as_pytree(attack) for name, attack in attacks.items()}
 
 
 def index_of(ids: HostArray | None, size: int) -> np.ndarray:
@@ -82,6 +85,10 @@ def index_of(ids: HostArray | None, size: int) -> np.ndarray:
         raise ValueError(
             f'ids must be integers of shape ({size},), got {which.dtype} of shape '
             f'{which.shape}'
+        )
+    if size and not 0 <= which.min() <= which.max() < 2**31:
+        raise ValueError(
+            f'ids must lie in 0..{2**31 - 1}, got {which.min()}..{which.max()}'
         )
     return which
 
@@ -133,6 +140,27 @@ class _Arrays:
             some = index[:real]
             self.clean[some] = answer
             self.correct[some] = (answer == y[some]) & ~np.isnan(logits).any(axis=1)
+
+    def holds(
+        self, model: Any, ball: Ball, x: np.ndarray, y: np.ndarray, batch_size: int
+    ) -> bool:
+        """Whether the model does at the stored images what the record says."""
+        if (self.clean < 0).any():
+            return not self.parts.any()  # Nothing is recorded yet.
+        broken = self.correct & self.success.any(axis=0)
+        for index, _ in padded(np.arange(len(x)), batch_size):
+            claimed = balls.take(ball, index, len(x))
+            for point, wrong, some in (
+                (x, ~self.correct, np.ones(len(x), bool)),
+                (self.worst, broken, self.correct),
+            ):
+                seen = verify(model, claimed, x[index], y[index], point[index])
+                # A device that adds in another order may decide a tie differently.
+                clear = ~(np.abs(seen.margin) < 1e-3) | ~seen.inside | ~seen.in_range
+                other = seen.adversarial != wrong[index]
+                if (other & clear & some[index]).any():
+                    return False
+        return True
 
     def add(self, a: int, index: np.ndarray, found: Any, calls: Any, seen: Verified):
         """Records what one part of attack ``a`` did to some examples."""
@@ -218,16 +246,20 @@ def evaluate(
 
     record, file = _Arrays(x, len(named)), None
     if folder is not None:
-        identity = {
-            'model': model,
-            'images': (x, y, which),
-            'attacks': named,
-            'threat model': ball,
-            'key': jax.random.key_data(keys.typed(key)),
-            'cascade': np.array([survivors, batch_size]),
-        }
-        file = ProgressFile(Path(folder) / 'evaluation.npz', identity)
-        vars(record).update(file.load() or {})
+        made_of = identity.each(
+            model=logits_fn,
+            images=(x, y, which),
+            attacks=dict(attacks) if isinstance(attacks, Mapping) else attacks,
+            threat_model=ball,
+            key=keys.typed(key),
+            cascade=(survivors, batch_size),
+            library=[identity.of_package(name) for name in ('advjax', 'jax')],
+        )
+        file = ProgressFile(Path(folder) / 'evaluation.npz', made_of)
+        vars(record).update(file.load(vars(record)) or {})
+        if not record.holds(model, ball, x, y, batch_size):
+            file.set_aside('says what the model does not do')
+            record = _Arrays(x, len(named))
     if (record.clean < 0).any():
         record.predict(model, x, y, batch_size)
 
