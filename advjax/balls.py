@@ -15,6 +15,7 @@ returned bit for bit. All norms are per example, over every axis but the first.
 """
 
 import dataclasses
+import math
 from typing import Any, TypeVar
 
 import jax
@@ -27,22 +28,50 @@ from advjax import keys, projections, rows
 from advjax.projections import wide as _wide
 from advjax.types import Array, Ball, Bounds, HostArray, Key, dataclass
 
-TOLERANCE = 1e-6
-"""A point counts as inside when ``norm <= eps + TOLERANCE * max(eps, 1)``.
+TOLERANCE = 2.0**-20
+"""What rounding may add to a distance, as a share of eps and of the pixel scale.
 
-One unit in the last place of a float32 pixel near 1 is 6e-8; summed over an
-image the rounding of ``x0 + delta`` stays well below this.
+Sixteen halves of a unit in the last place of a float32; see ``limit``.
 """
 
+_ROUNDED = {
+    'linf': lambda size: 1.0,
+    'l2': lambda size: 1 + size**0.5 / 16,
+    'l1': lambda size: 1 + size / 16,
+}
 
-def limit(eps: Any) -> Any:
-    """The largest distance that counts as at most eps; see ``TOLERANCE``."""
-    return eps + TOLERANCE * (eps * (eps > 1) + (eps <= 1))
+
+def limit(ball: Ball, x: Any) -> Any:
+    r"""The largest distance from images x that counts as within the radius.
+
+    Adding a perturbation to a pixel of scale s rounds it by at most :math:`2^{-24} s`,
+    so that of n pixels the norm grows by at most n (L1) or sqrt(n) (L2) times that:
+
+    .. math:: \epsilon + 2^{-20} (1 + n^{1/p} / 16) \max(\epsilon, s)
+
+    with s the larger end of the ball's bounds, or the largest pixel where it has none.
+    In L0 nothing is added.
+
+    Args:
+      ball: the threat model, with a radius of shape () or (B,).
+      x: (B, ...) images, of NumPy or JAX, as is the result: shape () or (B,).
+    """
+    own: Any = np if isinstance(x, np.ndarray) else jnp
+    eps = own.asarray(ball.eps, np.float64 if own is np else x.dtype)
+    if ball.norm_name == 'l0':
+        return eps
+    size = math.prod(x.shape[1:])
+    rounded = _ROUNDED.get(ball.norm_name, _ROUNDED['l2'])(size)
+    if ball.bounds is not None:
+        scale = max(map(abs, ball.bounds))
+    else:
+        scale = own.max(own.abs(x), axis=tuple(range(1, x.ndim)), initial=0)
+    return eps + TOLERANCE * rounded * own.maximum(eps, scale)
 
 
 def contains(ball: Ball, x: Array, x0: Array) -> Array:
     """Whether x lies in the ball around x0 and in its bounds, (B,)."""
-    inside = ball.norm(x - x0) <= limit(jnp.asarray(ball.eps, x.dtype))
+    inside = ball.norm(x - x0) <= limit(ball, jnp.asarray(x0))
     if ball.bounds is not None:
         low, high = ball.bounds
         inside &= jnp.all((x >= low) & (x <= high), axis=tuple(range(1, x.ndim)))

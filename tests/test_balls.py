@@ -13,6 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from advjax import attacks, balls, keys
+from advjax.evaluation.verify import norm_of
 from tests import reference
 
 BATCH, SIZE = 5, 8
@@ -69,7 +70,7 @@ def feasible(kind, x, x0, eps, bounds):
     norm = reference.norm(
         np.asarray(x, np.float64) - np.asarray(x0, np.float64), kind.p
     )
-    inside = norm <= np.asarray(eps) + balls.TOLERANCE * np.maximum(eps, 1)
+    inside = norm <= np.asarray(eps) + 1e-6 * np.maximum(eps, 1)
     if bounds is not None:
         inside &= ((x >= bounds[0]) & (x <= bounds[1])).all(axis=1)
     return inside.all()
@@ -530,9 +531,9 @@ def test_one_key_draws_what_its_keys_of_examples_draw():
 
 @every_convex
 @pytest.mark.parametrize('eps', [0.5, 10.0])
-def test_contains_allows_one_part_in_a_million(kind, eps):
-    x0, ball = np.zeros((1, 3), np.float32), kind.make(eps, (-99, 99))
-    slack = 1e-6 * max(eps, 1)
+def test_contains_allows_a_millionth_of_the_pixel_scale(kind, eps):
+    x0, ball = np.zeros((1, 3), np.float32), kind.make(eps, (-16, 16))
+    slack = 1e-6 * 16
 
     def inside(size):
         return bool(ball.contains(np.array([[0, -size, 0]], np.float32), x0)[0])
@@ -700,7 +701,43 @@ def test_inside_keeps_bounds_and_masks():
 
 
 @pytest.mark.parametrize('eps', [0.0, 0.3, 1.0, 8.0, np.inf])
-def test_the_limit_is_the_tolerance_of_the_larger_of_eps_and_one(eps):
-    expected = eps + balls.TOLERANCE * max(eps, 1)
-    assert balls.limit(eps) == pytest.approx(expected, rel=1e-12)
-    np.testing.assert_allclose(balls.limit(np.array([eps])), [expected])
+@pytest.mark.parametrize('bounds', [(0.0, 1.0), (0.0, 255.0), (-3.0, 2.0), None])
+def test_the_limit_follows_the_pixels(eps, bounds):
+    x = np.float32([[0.5, -1.5, 0.25, 1.0], [0.5, 4.0, 0.25, 1.0]])
+    scale = [1.5, 4.0] if bounds is None else [max(map(abs, bounds))] * 2
+    weight = {'linf': 1, 'l2': 1 + 2 / 16, 'l1': 1 + 4 / 16, 'l0': 0}
+    for name, share in weight.items():
+        found = balls.limit(balls.of_norm(name, eps, bounds), x)
+        added = 2**-20 * share * np.maximum(eps, scale) if share else 0.0
+        np.testing.assert_allclose(np.broadcast_to(found, 2), eps + added, rtol=1e-7)
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(
+    name=st.sampled_from(['linf', 'l2', 'l1', 'l0']),
+    exponent=st.floats(-3, 6),
+    share=st.floats(1e-3, 2.0),
+    size=st.sampled_from([3, 48, 3072]),
+    seed=st.integers(0, 99),
+    low=st.sampled_from([0.0, -0.5, -1.0]),
+)
+def test_projections_are_inside_and_what_is_beyond_is_not(
+    name, exponent, share, size, seed, low
+):
+    """On any scale of pixels, measured in float64 as the verifier does."""
+    rng, scale = np.random.default_rng(seed), 10.0**exponent
+    low, high = (np.float32(scale * end) for end in (low, low + 1))
+    x0 = np.clip(np.float32(rng.uniform(low, high, (4, size))), low, high)
+    far = x0 + np.float32(scale * rng.normal(size=x0.shape))
+    factor = {'linf': 1, 'l2': size**0.5, 'l1': size, 'l0': size / scale}[name]
+    eps = np.float32(0.5 * share * scale * factor)
+    ball = balls.of_norm(name, float(eps), (float(low), float(high)))
+    for point in (ball.project(far, x0), ball.sample(KEY, x0)):
+        norm = norm_of(ball, np.float64(point) - np.float64(x0))
+        assert (norm <= balls.limit(ball, x0)).all(), norm / eps
+        assert np.asarray(balls.contains(ball, jnp.asarray(point), x0)).all()
+    one = x0.astype(np.float64)
+    one[:, 0] += {'l0': 1.0}.get(name, float(eps)) * (1 + 1e-3)
+    beyond = norm_of(balls.of_norm(name, float(eps)), one - x0)
+    if name != 'l0' and eps > 1e-2 * scale:
+        assert (beyond > balls.limit(ball, x0)).all()

@@ -83,12 +83,37 @@ def test_a_cheating_attack_is_rejected():
     assert e.success.sum() == 0
     assert e.rejected.sum() == honest.success.sum()
     np.testing.assert_allclose(e.norm[0][e.clean_correct], 0.06, atol=1e-6)
+    count = e.rejected.sum()
+    outside = int((e.rejected & ~e.in_range).sum())
+    assert f'0 verified, {count} REJECTED: {count - outside} outside the ball' in str(e)
     e = report(F, X, Y, {'far': out_of_range}, KEY, ball=linf(1.0))
     assert e.success.sum() == 0
+    assert f'{e.rejected.sum()} outside the range\n' in str(e)
+    assert 'REJECTED' not in str(honest)
     assert not e.in_range[0][e.clean_correct].any()
     e = report(F, X, Y, {'nan': nan}, KEY, ball=linf(0.05))
     assert e.success.sum() == 0
     assert (e.rejected[0] == e.clean_correct).all()
+
+
+@pytest.mark.parametrize('norm', ['linf', 'l2', 'l1'])
+@pytest.mark.parametrize('scale', [1e-3, 255.0, 65535.0])
+def test_verdicts_do_not_depend_on_the_scale_of_the_pixels(norm, scale):
+    """[0, 255] and [0, 1] are one threat model."""
+    eps = {'linf': 0.05, 'l2': 0.2, 'l1': 0.8}[norm]
+    found = []
+    for times in (1.0, scale):
+        ball = balls.of_norm(norm, eps * times, (0.0, times))
+        model = jax.tree_util.Partial(_scaled, F, times)
+        x = np.clip(X * np.float32(times), 0, np.float32(times))
+        found.append(report(model, x, Y, attacks.pgd(ball, 6), KEY))
+    assert not found[1].rejected.any()
+    assert found[0].success.sum() > 0
+    assert abs(int(found[0].success.sum()) - int(found[1].success.sum())) <= 1
+
+
+def _scaled(f, times, x):
+    return f(x / times)
 
 
 def _loss(logits_fn, y):

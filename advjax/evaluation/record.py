@@ -76,7 +76,8 @@ class Evaluation:
 
         Exact only for minimum-norm attacks, which look for the closest example.
         """
-        return float((self.distance > limit(eps)).mean())
+        ball: Any = self.ball.with_eps(np.asarray(eps))  # type: ignore[arg-type]
+        return float((self.distance > limit(ball, self.worst)).mean())
 
     @property
     def clean_accuracy(self) -> float:
@@ -119,6 +120,7 @@ class Evaluation:
             'found': int((success | rejected).sum()),
             'verified': int(success.sum()),
             'rejected': int(rejected.sum()),
+            'outside_range': int((rejected & ~self.in_range[i]).sum()),
             'max_norm': float(self.norm[i][success].max(initial=0.0)),
             'model_calls': int(calls.max(initial=0)),
         }
@@ -127,10 +129,13 @@ class Evaluation:
         """A table: one line per attack and one for the worst case."""
         after = 'after ' if self.survivors else ''
         rows = [('clean', self.clean_accuracy, '')]
-        rows += [
-            (after + a['name'], a['robust_accuracy'], f'{a["verified"]} verified')
-            for a in self.summary()['attacks']
-        ]
+        for a in self.summary()['attacks']:
+            note = f'{a["verified"]} verified'
+            ranged = a['outside_range']
+            reasons = [(a['rejected'] - ranged, 'ball'), (ranged, 'range')]
+            told = [f'{n} outside the {what}' for n, what in reasons if n]
+            note += f', {a["rejected"]} REJECTED: {", ".join(told)}' if told else ''
+            rows.append((after + a['name'], a['robust_accuracy'], note))
         rows.append(('worst case', self.robust_accuracy, ''))
         width = max(len(name) for name, *_ in rows)
         return '\n'.join(

@@ -23,7 +23,7 @@ class Verified(NamedTuple):
       wrong: the model's answer is not the label (NaN logits are no answer).
       margin: the largest logit of another class minus the label's; > 0 is wrong.
       norm: distance from the clean image in the ball's norm.
-      inside: the norm is at most eps, up to ``balls.TOLERANCE``.
+      inside: the norm is at most eps, up to rounding (``balls.limit``).
       in_range: every pixel lies within the bounds, exactly.
       finite: all logits are finite.
     """
@@ -91,7 +91,6 @@ def verify(
     finite = np.isfinite(logits).all(axis=1)
     wrong = (logits.argmax(axis=1) != y) | np.isnan(logits).any(axis=1)
 
-    eps = np.asarray(ball.eps, np.float64)
     norm = norm_of(ball, x_adv.astype(np.float64) - x.astype(np.float64))
     flat = x_adv.reshape(len(y), -1)
     if ball.bounds is None:
@@ -103,7 +102,7 @@ def verify(
         wrong=wrong,
         margin=margin,
         norm=norm,
-        inside=norm <= limit(eps),
+        inside=norm <= limit(ball, x),
         in_range=in_range,
         finite=finite,
     )

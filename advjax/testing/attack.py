@@ -184,8 +184,7 @@ def feasible(subject: Subject, setting: Setting) -> None:
     adv = subject.run(f, setting.keys(), x, y)
     chex.assert_equal_shape([adv, x])
     delta = np.asarray(adv, np.float64) - np.asarray(x, np.float64)
-    norm, eps = norm_of(subject.ball, delta), np.asarray(subject.ball.eps, np.float64)
-    most = balls.limit(eps)
+    norm, most = norm_of(subject.ball, delta), balls.limit(subject.ball, np.asarray(x))
     assert (norm <= most).all(), f'distances {norm}, allowed {most}'
     # A minimum-norm attack returns the clean image where it found nothing.
     moved = (norm > 0).mean()
