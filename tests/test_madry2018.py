@@ -331,7 +331,7 @@ def test_both_adversarial_trainings_see_no_clean_images():
     ways = capacity.methods(balls.linf(0.3), 5)
     assert list(ways) == ['natural', 'FGSM', 'PGD']
     assert not ways['natural'].adversarial
-    assert float(ways['FGSM'].outer.alpha) == 0
+    assert float(ways['FGSM'].outer.clean_weight) == 0
     assert ways['PGD'].inner.steps == 5
     assert not ways['PGD'].inner.keep_best
 
