@@ -341,6 +341,7 @@ def test_no_member_is_asked_for_that_no_protocol_names():
     found = {
         f'{path.relative_to(ROOT)}:{number}'
         for path in (ROOT / 'advjax').rglob('*.py')
+        if path.name != 'identity.py'  # It looks into objects that it knows nothing of.
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if re.search(r'\b(hasattr|getattr)\(', line)
     }

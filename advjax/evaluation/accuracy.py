@@ -24,10 +24,10 @@ from advjax import balls, identity, keys, sharding
 from advjax.attacks.combine import WorstOf
 from advjax.attacks.goal import goal
 from advjax.attacks.search import run
-from advjax.evaluation.inputs import check, threat_model
+from advjax.evaluation.inputs import check, threat_model, warn_of_odd_answers
 from advjax.evaluation.progress_file import ProgressFile
 from advjax.evaluation.record import Evaluation
-from advjax.evaluation.verify import Verified, logits_of, verify
+from advjax.evaluation.verify import Verified, logits_of, margin_of, verify
 from advjax.progress import Bar
 from advjax.types import (
     Array,
@@ -120,6 +120,7 @@ class _Arrays:
 
         self.clean = np.full(size, -1, np.int64)
         self.correct = np.zeros(size, bool)
+        self.clean_finite = np.ones(size, bool)
         self.success, self.rejected = blank(bool), blank(bool)
         self.in_range, self.finite = blank(bool, True), blank(bool, True)
         self.norm, self.margin = blank(np.float64), blank(np.float64, -np.inf)
@@ -136,10 +137,11 @@ class _Arrays:
         """The clean answers."""
         for index, real in padded(np.arange(len(x)), batch_size):
             logits = logits_of(model, x[index])[:real]
-            answer = logits.argmax(axis=1)
-            some = index[:real]
+            answer, some = logits.argmax(axis=1), index[:real]
             self.clean[some] = answer
-            self.correct[some] = (answer == y[some]) & ~np.isnan(logits).any(axis=1)
+            known = ~np.isnan(margin_of(logits, y[some]))
+            self.correct[some] = (answer == y[some]) & known
+            self.clean_finite[some] = np.isfinite(logits).all(axis=1)
 
     def holds(
         self, model: Any, ball: Ball, x: np.ndarray, y: np.ndarray, batch_size: int
@@ -217,8 +219,9 @@ def evaluate(
       ball: the threat model to verify against; by default the one that all the
         attacks search.
       ids: (N,) data-set indices, ``arange(N)`` by default. With them a part of a
-        data set gets the verdicts it gets within the whole.
-      batch_size: images per compiled call; the last batch is padded to it.
+        data set gets the verdicts it gets within the whole, but for rounding.
+      batch_size: images per compiled call, at most as many as there are; the last
+        batch is padded to it.
       survivors: run each attack, restart and target only on the images that nothing
         before it has broken. The robust accuracy is the same, attacks alone have none.
       folder: keep the progress in this folder's ``evaluation.npz``, adversarial images
@@ -243,6 +246,8 @@ def evaluate(
     which = index_of(ids, len(x))
     if not (isinstance(batch_size, int) and batch_size >= 1):
         raise ValueError(f'batch_size must be an integer >= 1, got {batch_size!r}')
+    batch_size = min(batch_size, len(x))
+    warn_of_odd_answers(model, x[:batch_size])
 
     record, file = _Arrays(x, len(named)), None
     if folder is not None:
@@ -319,7 +324,7 @@ def _finish(
         norm=record.norm,
         in_range=record.in_range,
         margin=record.margin,
-        finite=record.finite,
+        finite=record.finite & record.clean_finite,
         calls=record.calls,
         worst=record.worst,
         prediction=prediction,

@@ -5,12 +5,16 @@ attack's: normalised images, integer images, swapped axes. Nothing here is repai
 silently.
 """
 
+import re
+import warnings
+
 import jax
 import numpy as np
 
-from advjax import balls
+from advjax import balls, identity
 from advjax.balls import Ball
-from advjax.types import HostArray, LogitsFn
+from advjax.evaluation.verify import logits_of
+from advjax.types import HostArray, LogitsFn, Sampled
 
 
 def check(
@@ -88,6 +92,36 @@ def _classes(logits_fn: LogitsFn, x: np.ndarray) -> int:
             f'{shape.shape if known else shape} for a batch of 2'
         )
     return shape.shape[1]
+
+
+def warn_of_odd_answers(logits_fn: LogitsFn, x: np.ndarray) -> None:
+    """Warns of a model whose answers to images x are not those of a fixed function.
+
+    Two probes: whether an image is answered alike in another order of the batch, as it
+    is not under BatchNorm in training mode; and whether two traces of the model hold
+    the same constants, as they do not where NumPy draws them.
+    """
+    there, back = logits_of(logits_fn, x), logits_of(logits_fn, x[::-1])[::-1]
+    scale = np.abs(there[np.isfinite(there)]).max(initial=0)
+    same = np.allclose(there, back, 1e-2, 1e-2 * scale, equal_nan=True)
+    if not same and not isinstance(logits_fn, Sampled):
+        warnings.warn(
+            'logits_fn answers an image differently among other images or in another '
+            'order: an attack may win or lose by the batch alone. Normalise by running '
+            'statistics (train=False)',
+            stacklevel=3,
+        )
+    like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    traces = [jax.make_jaxpr(lambda x: logits_fn(x))(like) for _ in range(2)]
+    # Without the addresses of the functions in it.
+    texts = [re.sub('0x[0-9a-f]+', '', str(trace.jaxpr)) for trace in traces]
+    if texts[0] != texts[1] or len({identity.of(t.consts) for t in traces}) > 1:
+        warnings.warn(
+            'logits_fn draws from NumPy or Python, whose numbers are frozen into the '
+            'compiled program: the attack sees no randomness. Draw by jax.random and '
+            'see attacks.eot',
+            stacklevel=3,
+        )
 
 
 def threat_model(attacks: dict, ball: Ball | None) -> Ball:

@@ -27,7 +27,7 @@ class Evaluation:
       norm: (A, N) verified distance of the attack's result from the clean image.
       in_range: (A, N) every pixel of it lies within the bounds.
       margin: (A, N) verified margin at it, in logits; positive means wrong.
-      finite: (A, N) the logits at it are finite.
+      finite: (A, N) the logits at it, and without an attack, are finite.
       calls: (A, N) model calls spent; -1 where the attack does not declare them.
       survivors: each attack ran only on what those before it left standing.
       worst: (N, ...) the point of largest margin that was verified to lie inside the
@@ -136,7 +136,9 @@ class Evaluation:
             told = [f'{n} outside the {what}' for n, what in reasons if n]
             note += f', {a["rejected"]} REJECTED: {", ".join(told)}' if told else ''
             rows.append((after + a['name'], a['robust_accuracy'], note))
-        rows.append(('worst case', self.robust_accuracy, ''))
+        odd = int((~self.finite).any(axis=0).sum())
+        note = f'{odd} images with infinite or NaN logits' if odd else ''
+        rows.append(('worst case', self.robust_accuracy, note))
         width = max(len(name) for name, *_ in rows)
         return '\n'.join(
             f'{name:<{width}}  {accuracy:7.2%}  {note}'.rstrip()

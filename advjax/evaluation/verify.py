@@ -20,7 +20,8 @@ class Verified(NamedTuple):
     """What was found at B points; all arrays are (B,) NumPy.
 
     Attributes:
-      wrong: the model's answer is not the label (NaN logits are no answer).
+      wrong: the model's answer is not the label. Logits with NaN, and infinite ones
+        that tie, are no answer.
       margin: the largest logit of another class minus the label's; > 0 is wrong.
       norm: distance from the clean image in the ball's norm.
       inside: the norm is at most eps, up to rounding (``balls.limit``).
@@ -56,6 +57,19 @@ def logits_of(logits_fn: LogitsFn, x: HostArray) -> np.ndarray:
         return np.asarray(_logits(logits_fn, sharding.shard_like(logits_fn, x)))
 
 
+def margin_of(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The largest logit of another class minus the label's, (B,); NaN is no answer.
+
+    So are float16 logits that overflow: infinity minus infinity.
+    """
+    rows = np.arange(len(y))
+    others = logits.copy()
+    others[rows, y] = -np.inf
+    with np.errstate(invalid='ignore'):
+        margin = others.max(axis=1) - logits[rows, y]
+    return np.where(np.isnan(logits).any(axis=1), np.nan, margin)
+
+
 def norm_of(ball: Ball, delta: np.ndarray) -> np.ndarray:
     """The ball's norm in float64 from its definition, (B,)."""
     flat = np.abs(np.asarray(delta, np.float64).reshape(len(delta), -1))
@@ -84,12 +98,9 @@ def verify(
     """
     x, x_adv = np.asarray(x), np.asarray(x_adv)
     logits = logits_of(logits_fn, x_adv).astype(np.float64)
-    rows = np.arange(len(y))
-    others = logits.copy()
-    others[rows, y] = -np.inf
-    margin = others.max(axis=1) - logits[rows, y]
+    margin = margin_of(logits, y)
     finite = np.isfinite(logits).all(axis=1)
-    wrong = (logits.argmax(axis=1) != y) | np.isnan(logits).any(axis=1)
+    wrong = (logits.argmax(axis=1) != y) | np.isnan(margin)
 
     norm = norm_of(ball, x_adv.astype(np.float64) - x.astype(np.float64))
     flat = x_adv.reshape(len(y), -1)
