@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from advjax import programs
 from experiments.frame import process
 
 # Compiling dominates: programs that run once need no optimised code. Processes that
@@ -21,23 +22,15 @@ ROOT = Path(__file__).parent.parent
 
 SHARED = ROOT.parent / 'shared'
 
-# Every compiled program holds memory maps, of which Linux allows a process 65,530; a
-# worker of the whole suite compiles more than that, and would then crash.
-_MAPS = Path('/proc/self/maps')
-_MOST_MAPS = 35_000
 _done = []
 
 
 @pytest.fixture(autouse=True)
 def _few_programs():
-    """Lets go of compiled programs before there are too many."""
     yield
     _done.append(1)
-    if len(_done) % 10 == 0 and _MAPS.exists():
-        with open(_MAPS, 'rb') as maps:
-            count = sum(1 for _ in maps)
-        if count > _MOST_MAPS:
-            jax.clear_caches()
+    if len(_done) % 10 == 0:
+        programs.let_go()
 
 
 def pytest_collection_modifyitems(config, items):

@@ -159,6 +159,29 @@ def test_frozen_randomness_is_noticed():
     assert any('draws from NumPy or Python' in str(each.message) for each in told)
 
 
+def test_functions_made_anew_for_every_evaluation_are_noticed():
+    def factory(seed):
+        return lambda x: network(seed)(x)
+
+    def evaluated(model):
+        evaluate(model, X[:2], Y[:2], attacks.fgsm(0.01), key=KEY)
+
+    one = factory(0)
+    for _ in range(3):
+        evaluated(one)
+    evaluated(factory(1))
+    with pytest.warns(UserWarning, match='factory.* is made anew .*Partial'):
+        evaluated(factory(2))
+    evaluated(factory(3))  # Said once.
+
+
+def test_the_name_of_an_attack_chooses_its_draws():
+    e = report(F, X, Y, {'a': PGD, 'b': PGD}, KEY)
+    assert (e.margin[0] != e.margin[1])[e.clean_correct].any()
+    again = report(F, X, Y, {'b': PGD}, KEY)
+    np.testing.assert_array_equal(again.margin[0], e.margin[1])
+
+
 def test_one_image_is_a_batch_of_one():
     seen = []
 

@@ -20,11 +20,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import balls, identity, keys, sharding
+from advjax import balls, identity, keys, programs, sharding
 from advjax.attacks.combine import WorstOf
 from advjax.attacks.goal import goal
 from advjax.attacks.search import run
-from advjax.evaluation.inputs import check, threat_model, warn_of_odd_answers
+from advjax.evaluation.inputs import (
+    check,
+    threat_model,
+    warn_of_fresh_functions,
+    warn_of_odd_answers,
+)
 from advjax.evaluation.progress_file import ProgressFile
 from advjax.evaluation.record import Evaluation
 from advjax.evaluation.verify import Verified, logits_of, margin_of, verify
@@ -220,8 +225,8 @@ def evaluate(
         attacks search.
       ids: (N,) data-set indices, ``arange(N)`` by default. With them a part of a
         data set gets the verdicts it gets within the whole, but for rounding.
-      batch_size: images per compiled call, at most as many as there are; the last
-        batch is padded to it.
+      batch_size: images per compiled call; the last batch is padded to it. For fewer
+        images it is the next power of two.
       survivors: run each attack, restart and target only on the images that nothing
         before it has broken. The robust accuracy is the same, attacks alone have none.
       folder: keep the progress in this folder's ``evaluation.npz``, adversarial images
@@ -239,14 +244,16 @@ def evaluate(
     >>> found.robust.tolist()
     [False, True]
     """
+    programs.let_go()
     named = as_attacks(attacks)
+    warn_of_fresh_functions(logits_fn, *named.values())
     model: Any = sharding.on_local_devices(as_pytree(logits_fn))
     ball = threat_model(named, ball)
     x, y, _ = check(model, x, y, [ball, *balls.of(named)])
     which = index_of(ids, len(x))
     if not (isinstance(batch_size, int) and batch_size >= 1):
         raise ValueError(f'batch_size must be an integer >= 1, got {batch_size!r}')
-    batch_size = min(batch_size, len(x))
+    batch_size = min(batch_size, 1 << (len(x) - 1).bit_length())
     warn_of_odd_answers(model, x[:batch_size])
 
     record, file = _Arrays(x, len(named)), None

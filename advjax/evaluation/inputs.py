@@ -6,10 +6,13 @@ silently.
 """
 
 import re
+import types
 import warnings
+from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from advjax import balls, identity
 from advjax.balls import Ball
@@ -122,6 +125,31 @@ def warn_of_odd_answers(logits_fn: LogitsFn, x: np.ndarray) -> None:
             'see attacks.eot',
             stacklevel=3,
         )
+
+
+_functions: dict[types.CodeType, set[int]] = {}
+
+
+def warn_of_fresh_functions(*functions: Any) -> None:
+    """Warns of a function that is made anew for every evaluation.
+
+    JAX knows a function by its address: each is compiled anew, and its program holds
+    on to it and to the weights it closes over.
+    """
+    for function in functions:
+        function = function.func if isinstance(function, Partial) else function
+        code = function.__code__ if isinstance(function, types.FunctionType) else None
+        if code is None or not function.__closure__:
+            continue
+        seen = _functions.setdefault(code, set())
+        seen.add(id(function))
+        if len(seen) == 3:
+            warnings.warn(
+                f'{function.__qualname__} is made anew for every evaluation, so that '
+                'each compiles again and keeps its weights in memory: pass '
+                'jax.tree_util.Partial(f, weights) of one function f(weights, x)',
+                stacklevel=3,
+            )
 
 
 def threat_model(attacks: dict, ball: Ball | None) -> Ball:
