@@ -140,12 +140,12 @@ class Subject:
         return bool(balls.of(self.attack))
 
 
-_compiled = jax.jit(lambda attack, f, key, x, y: attack(f, key, x, y))
+compiled = jax.jit(lambda attack, f, key, x, y: attack(f, key, x, y))
 
 
 def run(attack: Any, f: Any, key: Key, x: Array, y: Array) -> Array:
     """One compiled call; attacks that differ in numbers alone share the program."""
-    return _compiled(_typed(attack), f, key, x, y)
+    return compiled(_typed(attack), f, key, x, y)
 
 
 def _typed(attack: Any) -> Any:
