@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from advjax import attacks, balls, identity, linf, losses
 from advjax.evaluation import OtherEvaluationError, accuracy, evaluate
+from advjax.evaluation.progress_file import ProgressFile
 from tests.contract import CLASSES, KEY, images, network
 
 X, Y = (np.asarray(a) for a in images(batch=23))
@@ -239,6 +241,34 @@ def test_a_record_is_complete_or_set_aside(tmp_path, field, damage):
         e = cascade(F, X, Y, PGD, KEY, folder=tmp_path)
     np.testing.assert_array_equal(e.success, expected.success)
     np.testing.assert_array_equal(e.norm, expected.norm)
+
+
+def test_a_damaged_file_never_loads_as_another(tmp_path):
+    """Flipped, cut and overwritten bytes, wherever they are in the archive."""
+    path, rng = tmp_path / 'evaluation.npz', np.random.default_rng(0)
+    arrays = {'success': rng.random((2, 9)) < 0.5, 'norm': rng.random((2, 9))}
+    ProgressFile(path, {'model': 'a'}).save(arrays, now=True)
+    content, refused = path.read_bytes(), 0
+    for trial in range(300):
+        damaged = bytearray(content)
+        place = rng.integers(len(content))
+        if trial % 3 == 0:
+            damaged[place] ^= 1 << rng.integers(8)
+        elif trial % 3 == 1:
+            damaged[place : place + 9] = rng.bytes(9)
+        else:
+            del damaged[place:]
+        path.write_bytes(bytes(damaged))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter('always')
+            found = ProgressFile(path, {'model': 'a'}).load(arrays)
+        if found is None:
+            refused += 1
+            assert 'is damaged' in str(told[0].message)
+            continue
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], array)
+    assert refused > 200
 
 
 @pytest.mark.parametrize('field', ['success', 'correct', 'worst'])

@@ -55,7 +55,8 @@ class ProgressFile:
             found = files.load_npz(self._path)
         except files.DamagedError as error:
             return self.set_aside(f'is damaged ({error})')
-        digest = str(found.pop('digest', ''))
+        if str(found.pop('digest', '')) != identity.of(found):
+            return self.set_aside('is damaged (its digest is another)')
         other = [
             name
             for name, text in self._made_of.items()
@@ -66,8 +67,6 @@ class ProgressFile:
                 f'{self._path} holds an evaluation with another {", ".join(other)}: '
                 'choose another folder, or delete it'
             )
-        if digest != identity.of(found):
-            return self.set_aside('is damaged (its digest is another)')
         wrong = [
             name
             for name, like in schema.items()
