@@ -271,3 +271,26 @@ def test_losses_belong_to_rows(name):
         for i in range(BATCH):
             part = [array[i : i + 1] for array in (z, y, *aim)]
             np.testing.assert_allclose(loss(*part)[0], whole[i], rtol=1e-5)
+
+
+def test_where_the_gradient_of_a_saturated_sigmoid_ends():
+    """As the README says: 17 for the softmax, 88 for softplus, nowhere for the margin."""
+
+    def slope(loss, score, y):
+        def of(s):
+            return loss(jnp.stack([jnp.zeros(1), s], axis=1), jnp.array([y]))[0]
+
+        return float(jax.grad(of)(jnp.array([float(score)]))[0])
+
+    def softmax(z, y):
+        return 1 - jax.nn.softmax(z)[:, 1]
+
+    for score in (10, 16):
+        assert slope(softmax, score, 1) < 0
+    for score in (17, 80, 87):
+        assert slope(losses.softplus, score, 1) < 0
+    for score in (18, 80):
+        assert slope(softmax, score, 1) == 0
+    for score in (104, 1000):
+        assert slope(losses.softplus, score, 1) == 0
+        assert slope(losses.margin, score, 1) == -1
