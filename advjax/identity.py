@@ -87,10 +87,10 @@ def _installed(file: Path) -> bool:
 def _is_own(module: str | None) -> bool:
     """Whether code of this module is looked into: the user's, not a library's."""
     top = (module or '').partition('.')[0]
-    if top in ('', 'advjax') or top in sys.stdlib_module_names:
-        return top == '' or top == '__main__'
-    if top == '__main__':
+    if top in ('', '__main__'):
         return True
+    if top == 'advjax' or top in sys.stdlib_module_names:
+        return False
     file = getattr(sys.modules.get(top), '__file__', None)
     return file is not None and not _installed(Path(file))
 
@@ -230,6 +230,8 @@ class _Walk:
 
     def _name(self, value: Any) -> list[str]:
         module = str(getattr(value, '__module__', ''))
+        if _is_own(module):  # Known by its code, not by the file around it.
+            return [value.__qualname__]
         return [module, value.__qualname__, of_package(module.partition('.')[0])]
 
 

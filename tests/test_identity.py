@@ -142,6 +142,26 @@ def test_what_cannot_be_known_again_is_refused_with_the_way_out(held):
         identity.each(logits_fn=factory(held))
 
 
+def test_the_rest_of_a_script_does_not_matter(tmp_path):
+    """An object of a class of the script is known by the class."""
+    script = (
+        'from advjax import identity\n'
+        'class Model:\n'
+        '    def __call__(self, x):\n'
+        '        return {} * x\n'
+        'print(identity.of(Model()))\n'
+    )
+    texts = []
+    for factor, after in ((2, ''), (2, '# Another remark.'), (3, '')):
+        (tmp_path / 'script.py').write_text(script.format(factor) + after)
+        done = subprocess.run(
+            [sys.executable, 'script.py'], cwd=tmp_path, capture_output=True, text=True
+        )
+        texts.append(done.stdout)
+    assert texts[0] == texts[1] != texts[2]
+    assert len(texts[0]) == 17
+
+
 def test_another_process_finds_the_same():
     program = (
         'from tests import test_identity as t\n'

@@ -274,7 +274,7 @@ def test_losses_belong_to_rows(name):
 
 
 def test_where_the_gradient_of_a_saturated_sigmoid_ends():
-    """As the README says: 17 for the softmax, 88 for softplus, nowhere for the margin."""
+    """Softmax at 17, softplus at 88, the margin nowhere: as the README says."""
 
     def slope(loss, score, y):
         def of(s):
