@@ -33,7 +33,6 @@ from flax import struct
 from advjax import balls, keys, losses
 from advjax.attacks.apgd_l1 import ApgdL1
 from advjax.attacks.checks import check_ball, check_count, check_loss
-from advjax.attacks.entry import Entry
 from advjax.attacks.gradients import value_and_gradient
 from advjax.attacks.search import Worst, call, iterate, keep, maximize
 from advjax.attacks.starts import Start
@@ -228,13 +227,3 @@ def apgd(
         loss=loss,
         start=surface if start is None else start,
     )
-
-
-ENTRY = Entry(
-    apgd,
-    ('linf', 'l2', 'l1'),
-    'fixed radius',
-    'white box',
-    'Croce 2020, 2003.01690',
-    quick={'steps': 8},
-)

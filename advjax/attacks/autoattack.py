@@ -24,7 +24,6 @@ from advjax import losses
 from advjax.attacks.apgd import apgd
 from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.combine import WorstOf, restarts, targeted, worst_of
-from advjax.attacks.entry import Entry
 from advjax.attacks.fab import fab
 from advjax.attacks.square import square
 from advjax.types import Attack, Ball
@@ -112,13 +111,3 @@ def _of(known: dict[str, Any], name: str, attack: Attack | None) -> Attack:
             f'members without an attack must be among {sorted(known)}, got {name!r}'
         )
     return known[name]
-
-
-ENTRY = Entry(
-    autoattack,
-    ('linf', 'l2', 'l1'),
-    'fixed radius',
-    'white box',
-    'Croce 2020, 2003.01690',
-    quick={'classes': 4, 'steps': 5, 'queries': 20},
-)

@@ -24,7 +24,6 @@ from flax import struct
 from advjax import keys, losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_count, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.minimum import Clean, Nearest, Verdict
 from advjax.attacks.search import call, iterate_while
@@ -213,13 +212,3 @@ def boundary(
         queries=check_count('queries', queries, tries + 13),
         tries=tries,
     )
-
-
-ENTRY = Entry(
-    boundary,
-    ('l2',),
-    'minimum norm',
-    'decisions',
-    'Brendel 2018, 1712.04248',
-    quick={'queries': 300},
-)

@@ -31,7 +31,6 @@ from advjax.attacks.carlini_wagner_l0 import CarliniWagnerL0
 from advjax.attacks.carlini_wagner_l2 import CarliniWagnerL2
 from advjax.attacks.carlini_wagner_linf import CarliniWagnerLinf
 from advjax.attacks.checks import check_count, check_positive, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.types import Ball
 
 
@@ -81,13 +80,3 @@ def carlini_wagner(
         return CarliniWagnerL0(**common)
     common['refine'] = check_count('refine', refine, 0)
     return CarliniWagnerL2(**common) if kind == 'l2' else CarliniWagnerLinf(**common)
-
-
-ENTRY = Entry(
-    carlini_wagner,
-    ('l2', 'linf', 'l0'),
-    'minimum norm',
-    'white box',
-    'Carlini 2017, 1608.04644',
-    quick={'steps': 100, 'searches': 20, 'c': 0.1},
-)

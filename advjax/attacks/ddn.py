@@ -22,7 +22,6 @@ from flax import struct
 from advjax import losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_count, check_loss, check_positive, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest
@@ -124,13 +123,3 @@ def ddn(
         loss=check_loss(loss),
         refine=check_count('refine', refine, 0),
     )
-
-
-ENTRY = Entry(
-    ddn,
-    ('l2',),
-    'minimum norm',
-    'white box',
-    'Rony 2019, 1811.09600',
-    quick={'steps': 50},
-)

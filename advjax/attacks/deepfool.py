@@ -25,7 +25,6 @@ from flax import struct
 from advjax import halfspaces, losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_count, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.linearised import DUAL, candidate_classes, length, linearise
 from advjax.attacks.minimum import Nearest
@@ -162,13 +161,3 @@ def deepfool(
         classes=classes,
         refine=check_count('refine', refine, 0),
     )
-
-
-ENTRY = Entry(
-    deepfool,
-    ('l2', 'linf', 'l1'),
-    'minimum norm',
-    'white box',
-    'Moosavi-Dezfooli 2016, 1511.04599',
-    quick={'steps': 20},
-)

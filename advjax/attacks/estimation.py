@@ -17,7 +17,6 @@ from flax import struct
 from advjax import keys, losses
 from advjax.attacks.ascent import Ascent, AscentState
 from advjax.attacks.checks import check_count, check_loss, check_positive
-from advjax.attacks.entry import ALL_NORMS, Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import Differences
 from advjax.attacks.search import call, iterate_while
@@ -165,23 +164,3 @@ def spsa(
     return _estimated(
         ball, queries, rate, source, loss=check_loss(loss), transform=adam()
     )
-
-
-ENTRIES = (
-    Entry(
-        spsa,
-        ALL_NORMS,
-        'fixed radius',
-        'scores',
-        'Uesato 2018, 1802.05666',
-        quick={'queries': 124, 'samples': 20, 'rate': 0.3},
-    ),
-    Entry(
-        nes,
-        ALL_NORMS,
-        'fixed radius',
-        'scores',
-        'Ilyas 2018, 1804.08598',
-        quick={'queries': 64, 'samples': 10},
-    ),
-)

@@ -29,7 +29,6 @@ from flax import struct
 from advjax import balls, losses, projections
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_count, check_positive, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.linearised import DUAL, length
@@ -148,13 +147,3 @@ def fmn(
         steps=check_count('steps', steps),
         refine=0 if sparse else check_count('refine', refine, 0),
     )
-
-
-ENTRY = Entry(
-    fmn,
-    ('l2', 'linf', 'l1', 'l0'),
-    'minimum norm',
-    'white box',
-    'Pintor 2021, 2102.12827',
-    quick={'steps': 50},
-)

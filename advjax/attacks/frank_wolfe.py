@@ -18,7 +18,6 @@ from flax import struct
 
 from advjax import balls, keys, losses
 from advjax.attacks.checks import check_ball, check_count, check_loss
-from advjax.attacks.entry import Entry
 from advjax.attacks.gradients import value_and_gradient
 from advjax.attacks.search import Worst, call, iterate, keep, maximize, nothing
 from advjax.rows import choose, largest, wide
@@ -130,13 +129,3 @@ def frank_wolfe(
         loss=check_loss(loss),
         decay=decay,
     )
-
-
-ENTRY = Entry(
-    frank_wolfe,
-    ('linf', 'l2', 'l1'),
-    'fixed radius',
-    'white box',
-    'Chen 2020, 1811.10828',
-    quick={'steps': 9},
-)

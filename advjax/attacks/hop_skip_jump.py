@@ -29,7 +29,6 @@ from advjax import keys, losses
 from advjax.attacks import minimum
 from advjax.attacks.boundary import adversarial_start
 from advjax.attacks.checks import check_count, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.linearised import length
 from advjax.attacks.minimum import Nearest
@@ -226,13 +225,3 @@ def hop_skip_jump(
         tries=tries,
         bisections=bisections,
     )
-
-
-ENTRY = Entry(
-    hop_skip_jump,
-    ('l2', 'linf'),
-    'minimum norm',
-    'decisions',
-    'Chen 2020, 1904.02144',
-    quick={'queries': 600, 'first': 50},
-)

@@ -22,7 +22,6 @@ from flax import struct
 from advjax import losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import jacobian
 from advjax.attacks.linearised import candidate_classes
@@ -179,13 +178,3 @@ def jsma(
         budget=float(budget),
         probabilities=probabilities,
     )
-
-
-ENTRY = Entry(
-    jsma,
-    ('l0',),
-    'minimum norm',
-    'white box',
-    'Papernot 2016, 1511.07528',
-    quick={'budget': 0.5},
-)

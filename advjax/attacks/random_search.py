@@ -11,7 +11,6 @@ from flax import struct
 
 from advjax import keys, losses
 from advjax.attacks.checks import check_count
-from advjax.attacks.entry import ALL_NORMS, Entry
 from advjax.attacks.search import Worst, call, iterate_while, nothing
 from advjax.balls import as_ball
 from advjax.types import AnyGoal, Array, Ball, Found, Key, dataclass
@@ -82,13 +81,3 @@ def random_search(ball: Ball | float, queries: int = 1000) -> RandomSearch:
       ValueError: if ``queries`` is not a positive integer.
     """
     return RandomSearch(ball=as_ball(ball), queries=check_count('queries', queries))
-
-
-ENTRY = Entry(
-    random_search,
-    ALL_NORMS,
-    'fixed radius',
-    'scores',
-    'a baseline',
-    quick={'queries': 50},
-)

@@ -26,7 +26,6 @@ from flax import struct
 from advjax import keys, losses
 from advjax.attacks import square_windows as windows
 from advjax.attacks.checks import check_ball, check_count, check_loss
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.search import call, iterate_while
 from advjax.rows import choose
@@ -171,13 +170,3 @@ def square(
         p_init=float(p_init),
         loss=check_loss(loss),
     )
-
-
-ENTRY = Entry(
-    square,
-    ('linf', 'l2', 'l1'),
-    'fixed radius',
-    'scores',
-    'Andriushchenko 2020, 1912.00049',
-    quick={'queries': 40},
-)
