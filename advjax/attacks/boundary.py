@@ -103,6 +103,9 @@ class Boundary:
         """The budget of model calls per example."""
         return self.queries
 
+    def _active(self, state: BoundaryState) -> Array:
+        return ~state.done & (state.queries + 2 <= self.queries)
+
     def init(self, goal: Goal, key: Key, x0: Array) -> BoundaryState:
         """Finds an adversarial image, and brings it close to the boundary."""
         start, queries = adversarial_start(
@@ -127,7 +130,7 @@ class Boundary:
 
     def step(self, goal: Goal, x0: Array, state: BoundaryState) -> BoundaryState:
         """A move along the boundary, and one towards the clean image."""
-        active = ~state.done & (state.queries + 2 <= self.queries)
+        active = self._active(state)
         own = keys.fold(state.key, state.time + 1)
         noise = keys.draw(lambda k: jax.random.normal(k, x0.shape[1:], x0.dtype), own)
         home = x0 - state.x
@@ -169,11 +172,7 @@ class Boundary:
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """The closest adversarial example found, else ``x``."""
         goal = goal.with_loss(losses.margin)
-
-        def unfinished(state):
-            return jnp.any(~state.done & (state.queries + 2 <= self.queries))
-
-        state = iterate_while(self, unfinished, goal, key, x)
+        state = iterate_while(self, self._active, goal, key, x)
         norm = jnp.where(state.found, self.ball.norm(state.x - x), jnp.inf)
         nearest = Nearest(state.x, norm, state.rank, state.clean)
         return minimum.result(self, nearest, x, state.queries)

@@ -105,11 +105,9 @@ class DeepFool:
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """The closest adversarial example found, else ``x``."""
         goal = goal.with_loss(losses.margin)
-
-        def unfinished(state):
-            return (state.time < self.steps) & ~jnp.all(state.nearest.found)
-
-        state = iterate_while(self, unfinished, goal, key, x)
+        state = iterate_while(
+            self, lambda s: ~s.nearest.found, goal, key, x, self.steps
+        )
         return minimum.refined(self, state.nearest, goal, x)
 
     __call__ = call

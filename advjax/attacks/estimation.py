@@ -72,11 +72,13 @@ class Estimated:
         """The first success, or the worst iterate."""
         goal = goal.with_loss(self.ascent.loss)
         steps = max((self.queries - 1) // self.ascent.gradient.calls, 0)
-
-        def unfinished(state):
-            return (state.ascent.time < steps) & jnp.any(state.ascent.worst.rank <= 0)
-
-        state = iterate_while(self, unfinished, goal, key, x)
+        state = iterate_while(
+            self,
+            lambda s: (s.ascent.time < steps) & (s.ascent.worst.rank <= 0),
+            goal,
+            key,
+            x,
+        )
         last, worst = state.ascent.x, state.ascent.worst
         active = worst.rank <= 0
         rank = goal.value_and_rank(last, keys.fold(key, self.queries + 1))[1]

@@ -60,11 +60,9 @@ class RandomSearch:
     def search(self, goal: AnyGoal, key: Key, x: Array) -> Found:
         """The first success, or the worst draw."""
         goal = goal.with_loss(losses.margin)
-
-        def unfinished(state):
-            return (state.time < self.queries) & jnp.any(state.worst.rank <= 0)
-
-        state = iterate_while(self, unfinished, goal, key, x)
+        state = iterate_while(
+            self, lambda s: s.worst.rank <= 0, goal, key, x, self.queries
+        )
         return state.worst.found(state.queries)
 
     __call__ = call
