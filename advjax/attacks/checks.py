@@ -1,5 +1,7 @@
 """What factories refuse, each by naming the argument, the value and the allowed."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -65,14 +67,7 @@ def check_weight(name: str, value: Any) -> Array:
     Raises:
       ValueError: if it is no finite number of at least 0.
     """
-    if not isinstance(value, jax.core.Tracer):
-        try:
-            allowed = 0 <= float(value) < float('inf')
-        except (TypeError, ValueError):
-            allowed = False
-        if not allowed:
-            raise ValueError(f'{name} must be a finite number >= 0, got {value!r}')
-    return jnp.asarray(value, jnp.float32)
+    return _number(name, value, lambda v: 0 <= v < math.inf, 'be a finite number >= 0')
 
 
 def check_fraction(name: str, value: Any) -> Array:
@@ -81,13 +76,19 @@ def check_fraction(name: str, value: Any) -> Array:
     Raises:
       ValueError: if it is no number in [0, 1].
     """
+    return _number(name, value, lambda v: 0 <= v <= 1, 'lie in [0, 1]')
+
+
+def _number(
+    name: str, value: Any, allowed: Callable[[float], bool], words: str
+) -> Array:
     if not isinstance(value, jax.core.Tracer):
         try:
-            allowed = 0 <= float(value) <= 1
+            fits = allowed(float(value))
         except (TypeError, ValueError):
-            allowed = False
-        if not allowed:
-            raise ValueError(f'{name} must lie in [0, 1], got {value!r}')
+            fits = False
+        if not fits:
+            raise ValueError(f'{name} must {words}, got {value!r}')
     return jnp.asarray(value, jnp.float32)
 
 
