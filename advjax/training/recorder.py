@@ -11,7 +11,7 @@ import jax
 from advjax import sharding
 from advjax.progress import Bar
 from advjax.training import fingerprint
-from advjax.training.checkpoint import Checkpoints
+from advjax.training.checkpoint import Checkpoints, filled, numbered
 from advjax.training.preemption import Listener
 from advjax.training.result import write_log
 from advjax.training.run import Plan, Record, Training, placed
@@ -143,8 +143,8 @@ class Recorder:
             )
         self._saves = saved['saves']
         self._plan.feed.restore(saved['input'])
-        state = _filled(training.state, tree['state'])
-        best = _filled(training.best, tree['best'])
+        state = filled(training.state, tree['state'])
+        best = filled(training.best, tree['best'])
         place = self._plan.place
         if place.several:
             state, best = placed(place, state), place.put(best)
@@ -157,15 +157,7 @@ class Recorder:
 
 def _arrays(training: Training) -> dict[str, Any]:
     """The arrays of a training, under plain names."""
-    return {
-        name: {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
-        for name, tree in (('state', training.state), ('best', training.best))
-    }
-
-
-def _filled(template: Any, leaves: dict[str, Any]) -> Any:
-    flat = [leaves[str(i)] for i in range(len(leaves))]
-    return jax.tree.unflatten(jax.tree.structure(template), flat)
+    return {'state': numbered(training.state), 'best': numbered(training.best)}
 
 
 def _made_with(plan: Plan, training: Training) -> dict[str, Any]:
