@@ -144,17 +144,12 @@ class Entry:
           For each limit: its options in words, the method there, and the method that
           it must equal.
         """
-        names = 'ball', 'steps', 'teacher', 'sources', 'method'
         found = []
         for limit in self.limits:
-            parts = {name: given.get(name) for name in names}
-            options = {n: v for n, v in given.items() if n not in names}
-            for name, value in limit.options.items():
-                (parts if name in names else options)[name] = value
-            setting = self._setting(*parts.values())
+            options = {**given, **limit.options}
+            setting = self._setting(*(options.pop(n, None) for n in Setting._fields))
             words = ', '.join(f'{n} = {v:g}' for n, v in limit.options.items())
-            built = self._build(setting, options)
-            found.append((words, built, limit.left(setting)))
+            found.append((words, self._build(setting, options), limit.left(setting)))
         return found
 
     def _setting(self, ball, steps, teacher, sources, method) -> Setting:

@@ -134,13 +134,12 @@ def method(
     Args:
       inner: an attack, ``(logits_fn, key, x, y) -> x_adv``.
       outer: ``(forward, state, x, x_adv, y) -> (losses (B,), logits (B, K), state)``.
-      train_mode: run the model in train mode while attacking.
-      view: the view of the model that the adversary belongs to.
-      adversarial: whether ``inner`` is a maximum; say False for random noise.
-        ``unperturbed`` never is one.
+      train_mode: this and what follows are the fields of ``Method``.
+      view: such as {'branch': 1}.
+      adversarial: False for random noise; ``unperturbed`` never is an adversary.
       replays: updates in a row on every batch.
-      unlabelled: whether ``outer`` takes examples without a label.
-      update: the step, where it is not the ordinary one; see ``Update``.
+      unlabelled: whether y may be -1.
+      update: see ``Update``.
 
     Raises:
       ValueError: if the view names an argument that every model has, or replays is
