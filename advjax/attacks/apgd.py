@@ -41,7 +41,7 @@ from advjax.types import AnyGoal, Array, Ball, Found, Key, Loss, dataclass
 
 
 def checkpoints(steps: int) -> np.ndarray:
-    """The number of steps between a checkpoint and the one before, else 0.
+    """Steps since the previous checkpoint at each step that is one; elsewhere 0.
 
     ``checkpoints(100)`` is non-zero at steps 22, 41, 57, 70, 80, 87, 93 and 99.
 
@@ -116,8 +116,7 @@ class Apgd:
         x = self.ball.project(self.start(self.ball, keys.fold(key, 0), x0), x0)
         gradient, (value, rank) = value_and_gradient(goal, x, keys.fold(key, 1))
         none = jnp.zeros_like(value)
-        # As if halved just before, so that the first checkpoint does not look for
-        # an improvement over a checkpoint that there was not.
+        # ``halved``, because the first checkpoint has no earlier one to compare with.
         return ApgdState(
             x=x,
             previous=x,

@@ -51,9 +51,9 @@ def autoattack(
       classes: the number of classes of the model; 9 targets need 10.
       steps: iterations of APGD and FAB; 100 in the paper.
       queries: budget of Square; 5,000 in the paper.
-      members: the attacks of a 'custom' version by name; names of the others
-        ('apgd_ce', 'apgd_dlr', 'apgd_t', 'fab', 'fab_t', 'square') with the value
-        None stand for the standard settings.
+      members: the attacks of a 'custom' version by name. None stands for the
+        standard attack of that name: 'apgd_ce', 'apgd_dlr', 'apgd_t', 'fab',
+        'fab_t' or 'square'.
 
     Raises:
       ValueError: for another ball or version, or if ``members`` does not go with it.

@@ -10,9 +10,9 @@ Deviations: success rates are running means of every example (decay 0.9) instead
 statistics of the last 30 and 100 proposals; both proposals of a step cost one query
 each, and the second is asked only of examples whose first succeeded.
 
-Of the model only the answer is used, with one exception: answers that rounding alone
-could turn (``attacks.minimum.TIE``) count as not fooled, so that what is returned stays
-adversarial in another program.
+Only the model's decisions are used, with one exception: a decision that rounding could
+flip (``attacks.minimum.TIE``) counts as not fooled, so that the result stays
+adversarial when another program computes it.
 """
 
 from typing import NamedTuple
@@ -156,7 +156,7 @@ class Boundary:
         forward = _adapt(state.forward, forward_rate, 0.25, 0.1, stays)
         new = choose(nearer, ahead, choose(stays, aside, state.x))
         rank = jnp.where(nearer, second.rank, jnp.where(stays, first.rank, state.rank))
-        # The walk may drift outwards by rounding and clipping, never the result.
+        # Rounding and clipping may lead outwards; such a step is not kept.
         closer = total((new - x0) ** 2) <= total((state.x - x0) ** 2) * (1 + 1e-4)
         return state._replace(
             x=choose(closer, new, state.x),

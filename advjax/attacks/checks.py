@@ -1,4 +1,4 @@
-"""What factories refuse, each by naming the argument, the value and the allowed."""
+"""Checks of arguments: each error names the argument, its value and what is allowed."""
 
 import math
 from collections.abc import Callable
@@ -24,10 +24,10 @@ def check_ball(ball: Any, name: str, kinds: tuple[str, ...]) -> Ball:
 
 
 def norm_ball(ball: Any, name: str, kinds: tuple[str, ...]) -> Ball:
-    """The ball of a minimum-norm attack, which says the norm.
+    """The ball of a minimum-norm attack; infinite in the first of ``kinds`` by default.
 
-    Infinite in the first of ``kinds`` by default. A bare number is refused: it is a
-    radius of ``linf`` elsewhere, and would change the norm in silence.
+    A bare number is refused: elsewhere it is a radius of ``linf``, and here it would
+    change the norm unnoticed.
 
     Raises:
       ValueError: naming the attack, the ball and what is allowed.
@@ -62,7 +62,7 @@ def check_positive(name: str, value: Any) -> float:
 
 
 def check_weight(name: str, value: Any) -> Array:
-    """Validates the weight of a term of a loss; one that is traced is let through.
+    """Validates the weight of a term of a loss; a traced one passes unchecked.
 
     Raises:
       ValueError: if it is no finite number of at least 0.
@@ -71,7 +71,7 @@ def check_weight(name: str, value: Any) -> Array:
 
 
 def check_fraction(name: str, value: Any) -> Array:
-    """Validates a share of a whole; one that is traced is let through.
+    """Validates a number in [0, 1]; a traced one passes unchecked.
 
     Raises:
       ValueError: if it is no number in [0, 1].

@@ -1,9 +1,9 @@
 """Attacks made of attacks: restarts, targets, and the worst of several.
 
 Each runs its parts on every example and keeps, per example, the result of highest rank.
-So adding a restart, a target or a member never makes the attack weaker (a model with
-random answers is asked once more for every result, with draws that did not choose it).
-Each is itself an attack and one compiled program.
+So adding a restart, a target or a member never makes the attack weaker. (For a model
+with random answers each result is ranked by one more call, with fresh draws.) Each is
+itself an attack and one compiled program.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ def _worst_in_turn(
 
 
 def _sum(queries: Array, more: Array) -> Array:
-    """What is not known makes the sum unknown."""
+    """The sum, -1 (unknown) where either is."""
     return jnp.where((queries < 0) | (more < 0), -1, queries + more)
 
 
@@ -151,7 +151,7 @@ def restarts(attack: Attack, count: int, parallel: bool = False) -> Restarts:
 
 @dataclass
 class Towards:
-    """An attack aimed at the wrong class of one place in the order of likelihood."""
+    """An attack aimed at one wrong class; ``place`` 0 is the likeliest one."""
 
     attack: Attack
     place: Array
@@ -330,7 +330,7 @@ def worst_of(attacks: Sequence[Attack] | Mapping[str, Attack]) -> WorstOf:
 
 @dataclass
 class FromPrediction:
-    """Attacks what a model says instead of the label; see ``from_prediction``."""
+    """Attacks a prediction instead of the label; see ``from_prediction``."""
 
     attack: Attack
     of: LogitsFn | None = None
@@ -343,7 +343,7 @@ class FromPrediction:
         return None if calls is None else calls + (self.of is None)
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
-        """Runs the attack with logits in place of the label, which is not looked at."""
+        """Runs the attack with clean logits in place of the label."""
         said = goal.logits_fn if self.of is None else self.of
         found = run(self.attack, dataclasses.replace(goal, y=said(x)), key, x)
         more = jnp.full_like(found.queries, self.of is None)
@@ -357,8 +357,8 @@ def from_prediction(attack: Attack, of: LogitsFn | None = None) -> FromPredictio
 
     With ``loss=losses.kl`` this is the inner maximum of TRADES and of virtual
     adversarial training, and with the logits of a teacher that of RSLAD. The attack
-    must not keep the best iterate, which would be that of the worst answer and not of
-    the largest loss.
+    must not keep the best iterate, which would be the one of largest margin and not of
+    largest loss.
 
     Args:
       attack: any attack with a loss of (logits, logits).

@@ -35,7 +35,7 @@ from advjax.types import Array, Ball, Found, Key, dataclass
 
 
 class DeepFoolState(NamedTuple):
-    """Where the walk stands, and the (M, B) classes whose boundary is looked at."""
+    """Where the walk stands, and the (M, B) candidate classes."""
 
     x: Array
     nearest: Nearest
@@ -91,7 +91,7 @@ class DeepFool:
         )
 
     def _move(self, value: Array, w: Array, point: Array) -> tuple[Array, Array]:
-        """The move to one boundary, and its length: infinite if it is no use."""
+        """The move to one boundary, and its length, infinite without a slope."""
         norm, bounds = self.ball.norm_name, self.ball.bounds
         offset = total(w * point) - value
         move = halfspaces.nearest(norm, point, w, offset, bounds) - point
@@ -114,10 +114,10 @@ class DeepFool:
 
 
 def _nearest(kind: str, values: Array, gradients: Array) -> Array:
-    """The three nearest boundaries, range left aside: (up to 3, B) places.
+    """Indices (up to 3, B) of the nearest boundaries, the range ignored.
 
-    The range only makes a boundary farther, so the nearest inside it is nearly always
-    among them.
+    The range only makes a boundary farther, so the nearest one within the range is
+    nearly always among these.
     """
     steep = jax.vmap(lambda gradient: length(DUAL[kind], gradient))(gradients)
     far = jnp.abs(values) / jnp.where(steep > 0, steep, 1)

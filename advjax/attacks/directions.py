@@ -42,8 +42,8 @@ def sparse(quantile: float = 0.99) -> Direction:
 def normalised(ball: Ball, gradient: Array) -> Array:
     """The gradient itself, scaled so that its largest coordinate is 1 / eps.
 
-    So that a step ``eps * rate * direction`` moves no coordinate by more than rate:
-    the step for sparse balls, whose projection then chooses the coordinates.
+    A step ``eps * rate * direction`` then moves no coordinate by more than rate. It is
+    for sparse balls, whose projection chooses the coordinates.
     """
     gradient = ball.confine(gradient)
     axes = tuple(range(1, gradient.ndim))

@@ -62,7 +62,7 @@ class Estimated:
             batched = jnp.ndim(new) > 0 and jnp.shape(new)[0] == x0.shape[0]
             return choose(active, new, old) if batched else new
 
-        # Keys do not change, and are no arrays to choose from.
+        # Keys do not change, and ``choose`` does not take them.
         after = self.ascent.step(goal, x0, before)._replace(key=x0)
         after = jax.tree.map(pick, after, before._replace(key=x0))
         queries = state.queries + self.ascent.gradient.calls * active

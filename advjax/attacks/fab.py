@@ -39,7 +39,7 @@ from advjax.types import Array, Ball, Found, Key, dataclass
 
 
 class FabState(NamedTuple):
-    """Where the walk stands, and the (M, B) classes whose boundary is looked at."""
+    """Where the walk stands, and the (M, B) candidate classes."""
 
     x: Array
     nearest: Nearest

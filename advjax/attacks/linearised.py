@@ -51,7 +51,7 @@ def linearise(goal: Goal, candidates: Array, x: Array) -> tuple[Array, Array]:
 def boundary(
     ball: Ball, goal: Goal, candidates: Array, x: Array
 ) -> tuple[Array, Array]:
-    """The candidate boundary whose hyperplane is the nearest, range left aside.
+    """The candidate boundary whose hyperplane is the nearest, the range ignored.
 
     Returns:
       Its f (B,) and gradient (B, ...).

@@ -47,11 +47,11 @@ class Confident(Refined, Protocol):
 
 
 class Clean(NamedTuple):
-    """What was seen at the clean images.
+    """The model at the clean images.
 
     Attributes:
       rank: (B,), that of the result where nothing is found.
-      scale: (B,) the size of the logits, which their rounding is measured by.
+      scale: (B,) the largest logit, to which rounding is relative.
     """
 
     rank: Array
@@ -72,7 +72,7 @@ class Nearest(NamedTuple):
       x: (B, ...), the clean image before there is any.
       norm: (B,) its distance, infinite before there is any.
       rank: (B,) its rank.
-      clean: what was seen at the clean image.
+      clean: rank and scale at the clean image.
     """
 
     x: Array
@@ -95,7 +95,7 @@ class Nearest(NamedTuple):
         return closer(self, self._replace(x=x, norm=norm, rank=seen.rank))
 
     def none(self) -> 'Nearest':
-        """Nothing found yet, not even the clean image."""
+        """The same before anything was found, even at the clean image."""
         return self._replace(norm=jnp.full_like(self.norm, jnp.inf))
 
 

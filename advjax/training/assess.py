@@ -1,4 +1,4 @@
-"""What an epoch was worth, and what follows from it."""
+"""Assesses an epoch on held-out images, and decides how training goes on."""
 
 import dataclasses
 from collections.abc import Mapping

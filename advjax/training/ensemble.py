@@ -20,7 +20,7 @@ from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
 
 @dataclass
 class OwnLabels:
-    """An attack on what the model answers now, instead of on the label."""
+    """An attack on the model's own prediction instead of the label."""
 
     attack: Any
 

@@ -58,8 +58,8 @@ class Entry:
       weight: the option that weighs what the method adds to the cross entropy.
       weakness: why it falls to a white-box attack within the ball; empty for a method
         that is meant to withstand one.
-      long_search: whether the number of attack steps is a matter of means. Where it is
-        not, few steps are part of the method.
+      long_search: whether more attack steps only make the search better. Otherwise
+        few steps are part of the method.
       radius: default of ``build``.
       limits: where it becomes another method.
     """

@@ -94,14 +94,14 @@ class Method:
     update: Update | None = None
 
     def at(self, step: Array) -> 'Method':
-        """The method as its plan has it at a step."""
+        """The method with its scheduled numbers at a step."""
         method = self
         for path, factor in self.plan:
             method = scaled(method, path, factor(step))
         return method
 
     def around(self, wrap: Callable[[Any], Any]) -> 'Method':
-        """The method with its outer loss inside of another.
+        """The method with its outer loss wrapped by another.
 
         Args:
           wrap: makes the new outer loss, which holds the present one as its ``outer``.

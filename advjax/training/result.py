@@ -1,4 +1,4 @@
-"""What a training leaves behind: the network, its history, and where they are kept."""
+"""The result of a training: the network, its history, and the files they are in."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ class Fit:
       model_state: its statistics, or {}.
       last: the state training ended with.
       history: one row per epoch, those of failed attempts included.
-      events: what happened besides, in words.
+      events: failures and what followed, in words.
       seconds: wall time spent training, including what was spent before a resume.
       adversarial: whether the method trains against an adversary.
     """

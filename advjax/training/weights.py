@@ -162,7 +162,7 @@ def is_kernel(path: Any, weight: Array) -> bool:
 
 
 OTHERS = ('bias', 'scale', 'token', 'positions', 'embedding', 'pos_embedding')
-"""Names in the params of what is no kernel though it may have many axes."""
+"""Names of params that are no kernels, although they may have several axes."""
 
 
 def _of_kernels(
