@@ -32,7 +32,7 @@ from flax import struct
 
 from advjax import balls, keys, losses
 from advjax.attacks.apgd_l1 import ApgdL1
-from advjax.attacks.checks import check_ball, check_count, check_loss
+from advjax.attacks.checks import check_ball, check_count, check_fraction, check_loss
 from advjax.attacks.gradients import value_and_gradient
 from advjax.attacks.search import Worst, call, iterate, keep, maximize
 from advjax.attacks.starts import Start
@@ -213,15 +213,14 @@ def apgd(
     ball = check_ball(ball, 'apgd', ('linf', 'l2', 'l1'))
     check_count('steps', steps)
     check_loss(loss)
-    if not 0 <= rho <= 1:
-        raise ValueError(f'rho must lie in [0, 1], got {rho}')
+    share = check_fraction('rho', rho)
     if ball.norm_name == 'l1':
         if start is not None:
             raise ValueError('start must be None in an L1 ball, whose APGD has its own')
         return ApgdL1(ball=ball, steps=steps, loss=loss)
     return Apgd(
         ball=ball,
-        rho=jnp.float32(rho),
+        rho=share,
         steps=steps,
         loss=loss,
         start=surface if start is None else start,
