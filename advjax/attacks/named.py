@@ -205,13 +205,7 @@ def mi_fgsm(
     """
     if not decay >= 0:
         raise ValueError(f'decay must be a number >= 0, got {decay!r}')
-    return _ascent(
-        ball,
-        steps,
-        rate,
-        loss=loss,
-        transform=momentum(decay),
-    )
+    return _ascent(ball, steps, rate, loss=loss, transform=momentum(decay))
 
 
 def ni_fgsm(
