@@ -33,6 +33,11 @@ class EstimatedState(NamedTuple):
     ascent: AscentState
     queries: Array
 
+    @property
+    def time(self) -> Array:
+        """Steps made."""
+        return self.ascent.time
+
 
 @dataclass
 class Estimated:
@@ -73,11 +78,7 @@ class Estimated:
         goal = goal.with_loss(self.ascent.loss)
         steps = max((self.queries - 1) // self.ascent.gradient.calls, 0)
         state = iterate_while(
-            self,
-            lambda s: (s.ascent.time < steps) & (s.ascent.worst.rank <= 0),
-            goal,
-            key,
-            x,
+            self, lambda s: s.ascent.worst.rank <= 0, goal, key, x, steps
         )
         last, worst = state.ascent.x, state.ascent.worst
         active = worst.rank <= 0
