@@ -31,7 +31,7 @@ class Source(Protocol):
     shape: tuple[int, ...]
 
     def batches(self, epoch: int, first: int) -> Iterator[dict[str, np.ndarray]]:
-        """The batches of an epoch from the first on: this process's rows of each."""
+        """The batches of an epoch from number ``first`` on: this process's rows."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """What tells whether it is the same data."""
+        """Identifies the data."""
         ...
 
     def close(self) -> None:
