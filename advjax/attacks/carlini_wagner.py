@@ -113,8 +113,10 @@ def carlini_wagner(
     if not kappa >= 0:
         raise ValueError(f'kappa must be >= 0, got {kappa}')
     usual = {'l2': (9, 1e-3, 1e-2), 'linf': (100, 1e-5, 5e-3), 'l0': (200, 1e-3, 1e-2)}
-    given = zip((searches, c, rate), usual[ball.norm_name], strict=True)
-    searches, c, rate = (value if own is None else own for own, value in given)
+    its_searches, its_c, its_rate = usual[ball.norm_name]
+    searches = its_searches if searches is None else searches
+    c = its_c if c is None else c
+    rate = its_rate if rate is None else rate
     return CarliniWagner(
         ball=ball,
         kappa=jnp.float32(kappa),
