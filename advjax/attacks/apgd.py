@@ -32,8 +32,7 @@ from flax import struct
 
 from advjax import balls, keys, losses
 from advjax.attacks.apgd_l1 import ApgdL1
-from advjax.attacks.checks import check_ball, check_count, check_loss
-from advjax.attacks.entry import Entry
+from advjax.attacks.checks import check_ball, check_count, check_fraction, check_loss
 from advjax.attacks.gradients import value_and_gradient
 from advjax.attacks.search import Worst, call, iterate, keep, maximize
 from advjax.attacks.starts import Start
@@ -42,7 +41,7 @@ from advjax.types import AnyGoal, Array, Ball, Found, Key, Loss, dataclass
 
 
 def checkpoints(steps: int) -> np.ndarray:
-    """The number of steps between a checkpoint and the one before, else 0.
+    """Steps since the previous checkpoint at each step that is one; elsewhere 0.
 
     ``checkpoints(100)`` is non-zero at steps 22, 41, 57, 70, 80, 87, 93 and 99.
 
@@ -117,8 +116,7 @@ class Apgd:
         x = self.ball.project(self.start(self.ball, keys.fold(key, 0), x0), x0)
         gradient, (value, rank) = value_and_gradient(goal, x, keys.fold(key, 1))
         none = jnp.zeros_like(value)
-        # As if halved just before, so that the first checkpoint does not look for
-        # an improvement over a checkpoint that there was not.
+        # ``halved``, because the first checkpoint has no earlier one to compare with.
         return ApgdState(
             x=x,
             previous=x,
@@ -215,26 +213,15 @@ def apgd(
     ball = check_ball(ball, 'apgd', ('linf', 'l2', 'l1'))
     check_count('steps', steps)
     check_loss(loss)
-    if not 0 <= rho <= 1:
-        raise ValueError(f'rho must lie in [0, 1], got {rho}')
+    share = check_fraction('rho', rho)
     if ball.norm_name == 'l1':
         if start is not None:
             raise ValueError('start must be None in an L1 ball, whose APGD has its own')
         return ApgdL1(ball=ball, steps=steps, loss=loss)
     return Apgd(
         ball=ball,
-        rho=jnp.float32(rho),
+        rho=share,
         steps=steps,
         loss=loss,
         start=surface if start is None else start,
     )
-
-
-ENTRY = Entry(
-    apgd,
-    ('linf', 'l2', 'l1'),
-    'fixed radius',
-    'white box',
-    'Croce 2020, 2003.01690',
-    quick={'steps': 8},
-)

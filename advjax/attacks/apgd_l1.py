@@ -50,11 +50,11 @@ class ApgdL1State(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What every step is, (calls,) each.
+    """What each step does; every field is (calls,).
 
     Attributes:
       factor: its radius, over that of the ball.
-      begins: whether it is the first at its radius, which moves nowhere.
+      begins: whether it only evaluates the first point at its radius.
       checks: whether sparsity and step size are looked at after it.
     """
 
@@ -73,7 +73,7 @@ def _sparse_sign(gradient: Array, count: Array) -> Array:
     ``count`` is (B,); 0 keeps the largest alone, with its equals.
     """
     size = flat(jnp.abs(gradient))
-    # A whole number that came out of a division may lie a hair above itself.
+    # Rounding may put a whole number slightly above itself.
     wanted = jnp.maximum(jnp.ceil(count - 1e-3), 1)
 
     # Bisection for the threshold: sorting is slow on CPU. Its lower end keeps enough.
@@ -146,7 +146,7 @@ class ApgdL1:
         )
 
     def step(self, goal: AnyGoal, x0: Array, state: ApgdL1State) -> ApgdL1State:
-        """One sparse step, or the first look at another radius."""
+        """One sparse step, or the first evaluation at a new radius."""
         row = jax.tree.map(lambda a: a[state.time], self._plan())
         ball = self.ball.with_eps(self.ball.eps * row.factor.astype(x0.dtype))
         longest = balls.radius(ball, x0)
@@ -157,7 +157,7 @@ class ApgdL1:
     def move(
         self, goal: AnyGoal, x0: Array, state: ApgdL1State, ball: Ball, row: Plan
     ) -> ApgdL1State:
-        """The next point, and what the model says to it."""
+        """The next point, evaluated."""
         begins = row.begins
         count = state.density * jnp.size(x0[0])
         gradient = self.ball.confine(jnp.nan_to_num(state.gradient))
@@ -212,7 +212,7 @@ class ApgdL1:
 
 
 def _pick(condition: Array, one: ApgdL1State, other: ApgdL1State) -> ApgdL1State:
-    """The state of a step that is one thing or the other; what both share is shared."""
+    """Chooses one of two states; fields that are the same array pass through."""
     return jax.tree.map(
         lambda a, b: a if a is b else jnp.where(condition, a, b), one, other
     )

@@ -33,7 +33,7 @@ from advjax.types import AnyGoal, Array, Ball, Found, Key, Loss, dataclass
 class AscentState(NamedTuple):
     """Where an ascent stands.
 
-    ``worst`` is the worst iterate so far, or empty when the last one is asked for.
+    ``worst`` is the worst iterate so far, or () without ``keep_best``.
     """
 
     x: Array
@@ -103,7 +103,7 @@ class Ascent:
             )
         x = self.start(self.ball, keys.fold(key, 0), x0)
         if self.keep_best:
-            # A start of the user's own may lie outside, where no iterate is a result.
+            # A user's start may lie outside the ball, where no iterate is a result.
             x = self.ball.project(x, x0)
         return AscentState(
             x=x,
@@ -133,7 +133,7 @@ class Ascent:
         gradient, rank, source = self.gradient(
             values, self.ball, point, draw, state.source
         )
-        # One example's NaN must not stop it where it stands, let alone the others.
+        # A NaN must neither freeze its example nor reach the others.
         direction: Any = jnp.nan_to_num(gradient)
         transform = state.transform
         if self.transform is not None:
@@ -153,7 +153,7 @@ class Ascent:
         """The worst iterate, or the last one without ``keep_best``."""
         goal = goal.with_loss(self.loss)
         state = iterate(self, goal, key, x, unroll=self.unroll)
-        # A start of the user's own may lie anywhere, and steps may be zero.
+        # A user's start may lie outside the ball, and there may be no steps.
         last = self.ball.project(state.x, x)
         if not self.keep_best:
             return Found(last, None, spent(self, x))

@@ -24,7 +24,6 @@ from advjax import losses
 from advjax.attacks.apgd import apgd
 from advjax.attacks.checks import check_ball, check_count
 from advjax.attacks.combine import WorstOf, restarts, targeted, worst_of
-from advjax.attacks.entry import Entry
 from advjax.attacks.fab import fab
 from advjax.attacks.square import square
 from advjax.types import Attack, Ball
@@ -52,9 +51,9 @@ def autoattack(
       classes: the number of classes of the model; 9 targets need 10.
       steps: iterations of APGD and FAB; 100 in the paper.
       queries: budget of Square; 5,000 in the paper.
-      members: the attacks of a 'custom' version by name; names of the others
-        ('apgd_ce', 'apgd_dlr', 'apgd_t', 'fab', 'fab_t', 'square') with the value
-        None stand for the standard settings.
+      members: the attacks of a 'custom' version by name. None stands for the
+        standard attack of that name: 'apgd_ce', 'apgd_dlr', 'apgd_t', 'fab',
+        'fab_t' or 'square'.
 
     Raises:
       ValueError: for another ball or version, or if ``members`` does not go with it.
@@ -112,13 +111,3 @@ def _of(known: dict[str, Any], name: str, attack: Attack | None) -> Attack:
             f'members without an attack must be among {sorted(known)}, got {name!r}'
         )
     return known[name]
-
-
-ENTRY = Entry(
-    autoattack,
-    ('linf', 'l2', 'l1'),
-    'fixed radius',
-    'white box',
-    'Croce 2020, 2003.01690',
-    quick={'classes': 4, 'steps': 5, 'queries': 20},
-)

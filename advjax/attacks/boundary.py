@@ -10,9 +10,9 @@ Deviations: success rates are running means of every example (decay 0.9) instead
 statistics of the last 30 and 100 proposals; both proposals of a step cost one query
 each, and the second is asked only of examples whose first succeeded.
 
-Of the model only the answer is used, with one exception: answers that rounding alone
-could turn (``attacks.minimum.TIE``) count as not fooled, so that what is returned stays
-adversarial in another program.
+Only the model's decisions are used, with one exception: a decision that rounding could
+flip (``attacks.minimum.TIE``) counts as not fooled, so that the result stays
+adversarial when another program computes it.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,6 @@ from flax import struct
 from advjax import keys, losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_count, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.minimum import Clean, Nearest, Verdict
 from advjax.attacks.search import call, iterate_while
@@ -104,6 +103,9 @@ class Boundary:
         """The budget of model calls per example."""
         return self.queries
 
+    def _active(self, state: BoundaryState) -> Array:
+        return ~state.done & (state.queries + 2 <= self.queries)
+
     def init(self, goal: Goal, key: Key, x0: Array) -> BoundaryState:
         """Finds an adversarial image, and brings it close to the boundary."""
         start, queries = adversarial_start(
@@ -128,7 +130,7 @@ class Boundary:
 
     def step(self, goal: Goal, x0: Array, state: BoundaryState) -> BoundaryState:
         """A move along the boundary, and one towards the clean image."""
-        active = ~state.done & (state.queries + 2 <= self.queries)
+        active = self._active(state)
         own = keys.fold(state.key, state.time + 1)
         noise = keys.draw(lambda k: jax.random.normal(k, x0.shape[1:], x0.dtype), own)
         home = x0 - state.x
@@ -154,7 +156,7 @@ class Boundary:
         forward = _adapt(state.forward, forward_rate, 0.25, 0.1, stays)
         new = choose(nearer, ahead, choose(stays, aside, state.x))
         rank = jnp.where(nearer, second.rank, jnp.where(stays, first.rank, state.rank))
-        # The walk may drift outwards by rounding and clipping, never the result.
+        # Rounding and clipping may lead outwards; such a step is not kept.
         closer = total((new - x0) ** 2) <= total((state.x - x0) ** 2) * (1 + 1e-4)
         return state._replace(
             x=choose(closer, new, state.x),
@@ -170,11 +172,7 @@ class Boundary:
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """The closest adversarial example found, else ``x``."""
         goal = goal.with_loss(losses.margin)
-
-        def unfinished(state):
-            return jnp.any(~state.done & (state.queries + 2 <= self.queries))
-
-        state = iterate_while(self, unfinished, goal, key, x)
+        state = iterate_while(self, self._active, goal, key, x)
         norm = jnp.where(state.found, self.ball.norm(state.x - x), jnp.inf)
         nearest = Nearest(state.x, norm, state.rank, state.clean)
         return minimum.result(self, nearest, x, state.queries)
@@ -213,13 +211,3 @@ def boundary(
         queries=check_count('queries', queries, tries + 13),
         tries=tries,
     )
-
-
-ENTRY = Entry(
-    boundary,
-    ('l2',),
-    'minimum norm',
-    'decisions',
-    'Brendel 2018, 1712.04248',
-    quick={'queries': 300},
-)

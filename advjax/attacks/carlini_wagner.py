@@ -13,7 +13,7 @@ and search for the constant c, and for what else D holds, example by example:
     L0     D = |x' - x|^2 on a shrinking set of pixels
 
 One program serves the whole search: the state of every example says what it tries
-next, and those that are done are not touched any more.
+next, and an example whose search has ended does not change any more.
 
 Reference: Carlini and Wagner 2017, arXiv 1608.04644, sections V and VI, with the
 constants of the authors' code. Deviations: the range is the ball's, and without one
@@ -23,16 +23,63 @@ ends at 1/4096 of the range instead of 1/256; L2 and Linf end in a bisection
 (``refine``) towards the clean image.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
+from flax import struct
 
-from advjax.attacks.carlini_wagner_l0 import CarliniWagnerL0
-from advjax.attacks.carlini_wagner_l2 import CarliniWagnerL2
-from advjax.attacks.carlini_wagner_linf import CarliniWagnerLinf
+from advjax import losses
+from advjax.attacks import minimum
+from advjax.attacks.carlini_wagner_l0 import search_l0
+from advjax.attacks.carlini_wagner_linf import search_linf
+from advjax.attacks.carlini_wagner_solve import Problem, squared
 from advjax.attacks.checks import check_count, check_positive, norm_ball
-from advjax.attacks.entry import Entry
-from advjax.types import Ball
+from advjax.attacks.goal import Goal
+from advjax.attacks.minimum import Nearest
+from advjax.attacks.search import call
+from advjax.types import Array, Ball, Found, Key, dataclass
+
+
+@dataclass
+class CarliniWagner:
+    """The attack in the norm of its ball; build it with ``carlini_wagner``."""
+
+    ball: Ball
+    kappa: Array
+    c: Array
+    steps: int = struct.field(pytree_node=False)
+    searches: int = struct.field(pytree_node=False)
+    rate: float = struct.field(pytree_node=False)
+    refine: int = struct.field(pytree_node=False)
+    ranked = True
+
+    @property
+    def calls(self) -> int:
+        """The most model calls per example; most runs stop early."""
+        in_l0 = self.ball.norm_name == 'l0'
+        return 1 + self.searches * (self.steps + in_l0) + self.refine
+
+    def search(self, goal: Goal, key: Key, x: Array) -> Found:
+        """The closest adversarial example found, else ``x``."""
+        del key
+        goal = goal.with_loss(losses.margin)
+        if self.ball.norm_name == 'l0':
+            return minimum.result(self, search_l0(self, goal, x), x)
+        find = search_linf if self.ball.norm_name == 'linf' else _search_l2
+        return minimum.confident(self, find(self, goal, x), goal, x)
+
+    __call__ = call
+
+
+def _search_l2(attack: CarliniWagner, goal: Goal, x: Array) -> Nearest:
+    """Binary search over c."""
+    clean = minimum.begin(goal, x)
+    problem = Problem(attack, goal, x, clean, squared, -1.0)
+    allowed, start = problem.free, problem.start
+    active = jnp.ones_like(clean.norm, bool)
+
+    def run(c):
+        return problem.solve(start, c, (), allowed, active).nearest
+
+    return minimum.search_constant(run, clean, attack.c, attack.searches)
 
 
 def carlini_wagner(
@@ -43,7 +90,7 @@ def carlini_wagner(
     c: float | None = None,
     rate: float | None = None,
     refine: int = 10,
-) -> CarliniWagnerL2 | CarliniWagnerLinf | CarliniWagnerL0:
+) -> CarliniWagner:
     """The attack of Carlini and Wagner in the norm of the ball.
 
     Args:
@@ -63,31 +110,19 @@ def carlini_wagner(
     Reference: Carlini and Wagner 2017, arXiv 1608.04644.
     """
     ball = norm_ball(ball, 'carlini_wagner', ('l2', 'linf', 'l0'))
-    kind = ball.norm_name
     if not kappa >= 0:
         raise ValueError(f'kappa must be >= 0, got {kappa}')
-    searches = {'l2': 9, 'linf': 100, 'l0': 200}[kind] if searches is None else searches
-    c = {'l2': 1e-3, 'linf': 1e-5, 'l0': 1e-3}[kind] if c is None else c
-    rate = {'l2': 1e-2, 'linf': 5e-3, 'l0': 1e-2}[kind] if rate is None else rate
-    common: dict[str, Any] = {
-        'ball': ball,
-        'kappa': jnp.float32(kappa),
-        'c': jnp.float32(check_positive('c', c)),
-        'steps': check_count('steps', steps),
-        'searches': check_count('searches', searches),
-        'rate': check_positive('rate', rate),
-    }
-    if kind == 'l0':
-        return CarliniWagnerL0(**common)
-    common['refine'] = check_count('refine', refine, 0)
-    return CarliniWagnerL2(**common) if kind == 'l2' else CarliniWagnerLinf(**common)
-
-
-ENTRY = Entry(
-    carlini_wagner,
-    ('l2', 'linf', 'l0'),
-    'minimum norm',
-    'white box',
-    'Carlini 2017, 1608.04644',
-    quick={'steps': 100, 'searches': 20, 'c': 0.1},
-)
+    usual = {'l2': (9, 1e-3, 1e-2), 'linf': (100, 1e-5, 5e-3), 'l0': (200, 1e-3, 1e-2)}
+    its_searches, its_c, its_rate = usual[ball.norm_name]
+    searches = its_searches if searches is None else searches
+    c = its_c if c is None else c
+    rate = its_rate if rate is None else rate
+    return CarliniWagner(
+        ball=ball,
+        kappa=jnp.float32(kappa),
+        c=jnp.float32(check_positive('c', c)),
+        steps=check_count('steps', steps),
+        searches=check_count('searches', searches),
+        rate=check_positive('rate', rate),
+        refine=0 if ball.norm_name == 'l0' else check_count('refine', refine, 0),
+    )

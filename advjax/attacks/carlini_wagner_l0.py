@@ -1,20 +1,17 @@
 """Carlini and Wagner in L0: a shrinking set of pixels; see ``carlini_wagner``."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from advjax import losses
 from advjax.attacks import minimum
-from advjax.attacks.carlini_wagner_solve import Problem, solve, to_free
+from advjax.attacks.carlini_wagner_solve import Problem, squared, to_free
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest
-from advjax.attacks.search import call
 from advjax.rows import choose, flat, total, wide
-from advjax.types import Array, Ball, Found, Key, dataclass
+from advjax.types import Array
 
 
 class L0State(NamedTuple):
@@ -28,68 +25,34 @@ class L0State(NamedTuple):
     runs: Array
 
 
-@dataclass
-class CarliniWagnerL0:
-    """The L0 attack; build it with ``carlini_wagner``."""
+def search_l0(attack: Any, goal: Goal, x: Array) -> Nearest:
+    """The sparsest adversarial example of a ``CarliniWagner``."""
+    best = minimum.begin(goal, x)
+    problem = Problem(attack, goal, x, best, squared, jnp.inf)
+    clean, every = problem.start, problem.free
 
-    ball: Ball
-    kappa: Array
-    c: Array
-    steps: int = struct.field(pytree_node=False)
-    searches: int = struct.field(pytree_node=False)
-    rate: float = struct.field(pytree_node=False)
-    ranked = True
+    def unfinished(state):
+        return (state.runs < attack.searches) & jnp.any(state.active)
 
-    @property
-    def calls(self) -> int:
-        """The most model calls per example; most runs stop at their success."""
-        return 1 + self.searches * (self.steps + 1)
-
-    def search(self, goal: Goal, key: Key, x: Array) -> Found:
-        """Returns the sparsest adversarial example found, else ``x``."""
-        del key
-        goal = goal.with_loss(losses.margin)
-        best = minimum.begin(goal, x)
-        problem = Problem(
-            goal, self.ball, x, best, lambda d, _: total(d**2), self.kappa, jnp.inf
+    def run(state):
+        solution = problem.solve(state.w, state.c, (), state.allowed, state.active)
+        won = solution.nearest.found & state.active
+        found = solution.nearest.x
+        _, _, pull = with_logits(goal.logits_fn, goal.value_of, found)
+        use = (found - x) * jnp.nan_to_num(pull)
+        allowed = jnp.where(
+            wide(won, x), state.allowed & _keep(use, found != x), state.allowed
         )
-        clean = to_free(x, self.ball.bounds)
-        every = self.ball.confine(jnp.ones_like(x, bool), False)
+        c = jnp.where(won | ~state.active, state.c, 2 * state.c)
+        left = flat(allowed).any(axis=1)
+        active = state.active & (c < 2e6) & left
+        best = minimum.closer(state.best, solution.nearest)
+        w = choose(won, to_free(found, attack.ball.bounds), state.w)
+        return L0State(best, allowed, c, w, active, state.runs + 1)
 
-        def unfinished(state):
-            return (state.runs < self.searches) & jnp.any(state.active)
-
-        def run(state):
-            solution = solve(
-                problem,
-                state.w,
-                state.c,
-                (),
-                state.allowed,
-                self.steps,
-                self.rate,
-                state.active,
-            )
-            won = solution.nearest.found & state.active
-            found = solution.nearest.x
-            _, _, pull = with_logits(goal.logits_fn, goal.value_of, found)
-            use = (found - x) * jnp.nan_to_num(pull)
-            allowed = jnp.where(
-                wide(won, x), state.allowed & _keep(use, found != x), state.allowed
-            )
-            c = jnp.where(won | ~state.active, state.c, 2 * state.c)
-            left = flat(allowed).any(axis=1)
-            active = state.active & (c < 2e6) & left
-            best = minimum.closer(state.best, solution.nearest)
-            w = choose(won, to_free(found, self.ball.bounds), state.w)
-            return L0State(best, allowed, c, w, active, state.runs + 1)
-
-        c = jnp.zeros_like(best.norm) + self.c
-        state = L0State(best, every, c, clean, ~best.found, jnp.zeros((), int))
-        best = jax.lax.while_loop(unfinished, run, state).best
-        return minimum.result(self, best, x)
-
-    __call__ = call
+    c = jnp.zeros_like(best.norm) + attack.c
+    state = L0State(best, every, c, clean, ~best.found, jnp.zeros((), int))
+    return jax.lax.while_loop(unfinished, run, state).best
 
 
 def _keep(use: Array, changed: Array) -> Array:

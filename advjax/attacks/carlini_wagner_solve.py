@@ -13,8 +13,8 @@ import optax
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest, Verdict
-from advjax.rows import wide
-from advjax.types import Array, Ball, Bounds
+from advjax.rows import total, wide
+from advjax.types import Array, Bounds
 
 # arctanh is infinite at the ends of the range, and its inverse flat near them: from
 # the authors' 0.999999 a pixel at a bound takes hundreds of steps to move at all.
@@ -37,6 +37,11 @@ def to_range(w: Array, bounds: Bounds) -> Array:
     return (high + low) / 2 + (high - low) / 2 * jnp.tanh(w)
 
 
+def squared(delta: Array, _: Any) -> Array:
+    """The squared Euclidean distance, (B,)."""
+    return total(delta**2)
+
+
 class Solution(NamedTuple):
     """What one minimisation found.
 
@@ -52,96 +57,97 @@ class Solution(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One minimisation: all but ``goal`` and ``ball`` are per example.
+    """What is minimised, and by what settings.
 
     Attributes:
+      attack: with ball, kappa, steps and rate of Adam.
       goal: the model and what counts as success; its loss is the margin.
-      ball: norm and range.
       x0: (B, ...) clean images.
       nearest: what was seen at them.
       distance: (delta, extra) -> (B,), what is kept small.
-      kappa: the margin asked for.
       slack: end an example's run at a success whose distance is at most this many
         times c; negative for never.
     """
 
+    attack: Any
     goal: Goal
-    ball: Ball
     x0: Array
     nearest: Nearest
     distance: Callable[[Array, Any], Array]
-    kappa: Array
     slack: float
 
+    @property
+    def start(self) -> Array:
+        """The w of the clean images."""
+        return to_free(self.x0, self.attack.ball.bounds)
 
-def solve(
-    problem: Problem,
-    w: Array,
-    c: Array,
-    extra: Any,
-    allowed: Array,
-    steps: int,
-    rate: float,
-    active: Array,
-) -> Solution:
-    """Minimises from ``w`` by at most ``steps`` steps of Adam.
+    @property
+    def free(self) -> Array:
+        """Where the ball lets a coordinate change, (B, ...) bool."""
+        return self.attack.ball.confine(jnp.ones_like(self.x0, bool), False)
 
-    An example stops when its objective has not fallen by 0.01 % over a tenth of the
-    steps, at a success within ``slack``, or at once where it is not ``active``.
-    """
-    goal, x0, bounds = problem.goal, problem.x0, problem.ball.bounds
-    adam = optax.scale_by_adam()
-    patience = max(steps // 10, 1)
+    def solve(
+        self, w: Array, c: Array, extra: Any, allowed: Array, active: Array
+    ) -> Solution:
+        """Minimises from ``w`` by at most ``attack.steps`` steps of Adam.
 
-    def image(w):
-        x = to_range(w, bounds)
-        return jnp.where(allowed, x, x0)
+        An example stops when its objective has not fallen by 0.01 % over a tenth of the
+        steps, at a success within ``slack``, or at once where it is not ``active``.
+        """
+        attack, goal, x0 = self.attack, self.goal, self.x0
+        bounds = attack.ball.bounds
+        adam = optax.scale_by_adam()
+        patience = max(attack.steps // 10, 1)
 
-    def body(carry):
-        i, w, moments, found, last, done, running = carry
-        x = image(w)
+        def image(w):
+            x = to_range(w, bounds)
+            return jnp.where(allowed, x, x0)
 
-        def shortfall(logits):
-            return -jnp.minimum(goal.value_of(logits), problem.kappa)
+        def body(carry):
+            i, w, moments, found, last, done, running = carry
+            x = image(w)
 
-        value, logits, gradient = with_logits(goal.logits_fn, shortfall, x)
-        gradient = jnp.nan_to_num(gradient)
-        won, rank = found.judge(goal, logits, problem.kappa)
-        won = won & running
-        found = found.update(problem.ball, x, x0, Verdict(won, rank))
+            def shortfall(logits):
+                return -jnp.minimum(goal.value_of(logits), attack.kappa)
 
-        # The chain rule by hand: the model's gradient is taken once, at the image.
-        def away(w):
-            return problem.distance(image(w) - x0, extra)
+            value, logits, gradient = with_logits(goal.logits_fn, shortfall, x)
+            gradient = jnp.nan_to_num(gradient)
+            won, rank = found.judge(goal, logits, attack.kappa)
+            won = won & running
+            found = found.update(attack.ball, x, x0, Verdict(won, rank))
 
-        apart, towards = jax.vjp(away, w)
-        step = towards(jnp.ones_like(apart))[0]
-        _, back = jax.vjp(image, w)
-        step = step + back(wide(c, x0) * gradient)[0]
-        moved: tuple[Any, Any] = adam.update(step, moments)
-        update, moments = moved
-        w = jnp.where(wide(running, w), w - rate * update, w)
+            # The chain rule by hand: the model's gradient is taken once, at the image.
+            def away(w):
+                return self.distance(image(w) - x0, extra)
 
-        cost = jnp.nan_to_num(apart + c * value, nan=jnp.inf)
-        check = (i + 1) % patience == 0
-        stalled = check & (cost > 0.9999 * last)
-        last = jnp.where(check, cost, last)
-        done = done | (won & (apart <= problem.slack * c))
-        running = running & ~stalled & ~done
-        return i + 1, w, moments, found, last, done, running
+            apart, towards = jax.vjp(away, w)
+            step = towards(jnp.ones_like(apart))[0]
+            _, back = jax.vjp(image, w)
+            step = step + back(wide(c, x0) * gradient)[0]
+            moved: tuple[Any, Any] = adam.update(step, moments)
+            update, moments = moved
+            w = jnp.where(wide(running, w), w - attack.rate * update, w)
 
-    def unfinished(carry):
-        return (carry[0] < steps) & jnp.any(carry[-1])
+            cost = jnp.nan_to_num(apart + c * value, nan=jnp.inf)
+            check = (i + 1) % patience == 0
+            stalled = check & (cost > 0.9999 * last)
+            last = jnp.where(check, cost, last)
+            done = done | (won & (apart <= self.slack * c))
+            running = running & ~stalled & ~done
+            return i + 1, w, moments, found, last, done, running
 
-    high = jnp.full_like(c, jnp.inf)
-    carry = (
-        jnp.zeros((), jnp.int32),
-        w,
-        adam.init(w),
-        problem.nearest.none(),
-        high,
-        jnp.zeros_like(active),
-        active,
-    )
-    _, w, _, found, _, done, _ = jax.lax.while_loop(unfinished, body, carry)
-    return Solution(found, done, w)
+        def unfinished(carry):
+            return (carry[0] < attack.steps) & jnp.any(carry[-1])
+
+        high = jnp.full_like(c, jnp.inf)
+        carry = (
+            jnp.zeros((), jnp.int32),
+            w,
+            adam.init(w),
+            self.nearest.none(),
+            high,
+            jnp.zeros_like(active),
+            active,
+        )
+        _, w, _, found, _, done, _ = jax.lax.while_loop(unfinished, body, carry)
+        return Solution(found, done, w)

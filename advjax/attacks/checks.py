@@ -1,5 +1,7 @@
-"""What factories refuse, each by naming the argument, the value and the allowed."""
+"""Checks of arguments: each error names the argument, its value and what is allowed."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,10 +24,10 @@ def check_ball(ball: Any, name: str, kinds: tuple[str, ...]) -> Ball:
 
 
 def norm_ball(ball: Any, name: str, kinds: tuple[str, ...]) -> Ball:
-    """The ball of a minimum-norm attack, which says the norm.
+    """The ball of a minimum-norm attack; infinite in the first of ``kinds`` by default.
 
-    Infinite in the first of ``kinds`` by default. A bare number is refused: it is a
-    radius of ``linf`` elsewhere, and would change the norm in silence.
+    A bare number is refused: elsewhere it is a radius of ``linf``, and here it would
+    change the norm unnoticed.
 
     Raises:
       ValueError: naming the attack, the ball and what is allowed.
@@ -60,34 +62,33 @@ def check_positive(name: str, value: Any) -> float:
 
 
 def check_weight(name: str, value: Any) -> Array:
-    """Validates the weight of a term of a loss; one that is traced is let through.
+    """Validates the weight of a term of a loss; a traced one passes unchecked.
 
     Raises:
       ValueError: if it is no finite number of at least 0.
     """
-    if not isinstance(value, jax.core.Tracer):
-        try:
-            allowed = 0 <= float(value) < float('inf')
-        except (TypeError, ValueError):
-            allowed = False
-        if not allowed:
-            raise ValueError(f'{name} must be a finite number >= 0, got {value!r}')
-    return jnp.asarray(value, jnp.float32)
+    return _number(name, value, lambda v: 0 <= v < math.inf, 'be a finite number >= 0')
 
 
 def check_fraction(name: str, value: Any) -> Array:
-    """Validates a share of a whole; one that is traced is let through.
+    """Validates a number in [0, 1]; a traced one passes unchecked.
 
     Raises:
       ValueError: if it is no number in [0, 1].
     """
+    return _number(name, value, lambda v: 0 <= v <= 1, 'lie in [0, 1]')
+
+
+def _number(
+    name: str, value: Any, allowed: Callable[[float], bool], words: str
+) -> Array:
     if not isinstance(value, jax.core.Tracer):
         try:
-            allowed = 0 <= float(value) <= 1
+            fits = allowed(float(value))
         except (TypeError, ValueError):
-            allowed = False
-        if not allowed:
-            raise ValueError(f'{name} must lie in [0, 1], got {value!r}')
+            fits = False
+        if not fits:
+            raise ValueError(f'{name} must {words}, got {value!r}')
     return jnp.asarray(value, jnp.float32)
 
 

@@ -1,12 +1,13 @@
 """Attacks made of attacks: restarts, targets, and the worst of several.
 
 Each runs its parts on every example and keeps, per example, the result of highest rank.
-So adding a restart, a target or a member never makes the attack weaker (a model with
-random answers is asked once more for every result, with draws that did not choose it).
-Each is itself an attack and one compiled program.
+So adding a restart, a target or a member never makes the attack weaker. (For a model
+with random answers each result is ranked by one more call, with fresh draws.) Each is
+itself an attack and one compiled program.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,31 +40,38 @@ from advjax.types import (
 
 
 def _worst_in_turn(
-    part: Callable[[Array], Found], count: int, x: Array, parallel: bool
+    part: Callable[[Array], Any],
+    count: int,
+    parallel: bool,
+    goal: Goal,
+    key: Key,
+    x: Array,
 ) -> Found:
     """The worst of ``part(0), ..., part(count - 1)``, and the queries of all."""
 
+    def run_part(i):
+        return ranked(part(i), goal, key, x, i)
+
     def add(carry, found):
         worst, queries = carry
-        # ``part`` ranks what it finds.
         rank = jnp.asarray(found.rank)
         return worst.update(found.x, rank), _sum(queries, found.queries)
 
     begun = nothing(x), jnp.zeros(x.shape[:1], jnp.int32)
     if parallel:
-        together, carry = jax.vmap(part)(jnp.arange(count)), begun
+        together, carry = jax.vmap(run_part)(jnp.arange(count)), begun
         for i in range(count):
             carry = add(carry, jax.tree.map(lambda a, i=i: a[i], together))
     else:
         carry, _ = jax.lax.scan(
-            lambda carry, i: (add(carry, part(i)), None), begun, jnp.arange(count)
+            lambda carry, i: (add(carry, run_part(i)), None), begun, jnp.arange(count)
         )
     worst, queries = carry
     return worst.found(queries)
 
 
 def _sum(queries: Array, more: Array) -> Array:
-    """What is not known makes the sum unknown."""
+    """The sum, -1 (unknown) where either is."""
     return jnp.where((queries < 0) | (more < 0), -1, queries + more)
 
 
@@ -106,21 +114,14 @@ class Restarts:
         calls = calls_of(self.attack, ranked=True)
         return None if calls is None else self.count * calls
 
-    def part(self, number: int | Array) -> Again:
-        """One of the runs."""
-        return Again(attack=self.attack, number=jnp.asarray(number, jnp.int32))
-
     def parts(self) -> dict[str, Again]:
         """The runs, by number."""
-        return {str(i): self.part(i) for i in range(self.count)}
+        return {str(i): Again(self.attack, jnp.int32(i)) for i in range(self.count)}
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """The worst result of all runs."""
-
-        def part(i):
-            return ranked(self.part(i), goal, key, x, i)
-
-        return _worst_in_turn(part, self.count, x, self.parallel)
+        run = functools.partial(Again, self.attack)
+        return _worst_in_turn(run, self.count, self.parallel, goal, key, x)
 
     __call__ = call
 
@@ -150,7 +151,7 @@ def restarts(attack: Attack, count: int, parallel: bool = False) -> Restarts:
 
 @dataclass
 class Towards:
-    """An attack aimed at the wrong class of one place in the order of likelihood."""
+    """An attack aimed at one wrong class; ``place`` 0 is the likeliest one."""
 
     attack: Attack
     place: Array
@@ -195,13 +196,9 @@ class Targeted:
         calls = calls_of(self.attack, ranked=True)
         return None if calls is None else self.classes * (calls + 1)
 
-    def part(self, place: int | Array) -> Towards:
-        """The attack on the class of one place: 0 is the likeliest wrong one."""
-        return Towards(attack=self.attack, place=jnp.asarray(place, jnp.int32))
-
     def parts(self) -> dict[str, Towards]:
-        """The attacks on one class each, by its place."""
-        return {str(i): self.part(i) for i in range(self.classes)}
+        """The attacks on one class each, by its place: 0 is the likeliest wrong one."""
+        return {str(i): Towards(self.attack, jnp.int32(i)) for i in range(self.classes)}
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """The worst result of all targets; success is any misclassification."""
@@ -211,11 +208,8 @@ class Targeted:
                 f'classes must be at most {wrong}, the number of wrong classes of this '
                 f'model, got {self.classes}'
             )
-
-        def part(i):
-            return ranked(self.part(i), goal, key, x, i)
-
-        return _worst_in_turn(part, self.classes, x, self.parallel)
+        aimed = functools.partial(Towards, self.attack)
+        return _worst_in_turn(aimed, self.classes, self.parallel, goal, key, x)
 
     __call__ = call
 
@@ -223,9 +217,9 @@ class Targeted:
 def targeted(attack: Attack, classes: int = 9, parallel: bool = False) -> Targeted:
     """Aims ``attack`` at each of the ``classes`` likeliest wrong classes in turn.
 
-    "Likeliest" by the clean logits; whatever error the model makes on the way
-    counts. Often stronger than more restarts of the
-    untargeted attack (Gowal et al. 2019, arXiv 1910.09338).
+    "Likeliest" is by the clean logits, and any error counts as a success. Often
+    stronger than more restarts of the untargeted attack (Gowal et al. 2019, arXiv
+    1910.09338).
 
     Args:
       attack: an attack that takes ``target``: any of ours, or a function
@@ -272,7 +266,7 @@ class WorstOf:
     def parts(self) -> dict[str, Again]:
         """The attacks by name, each with the draws that it has inside of this one."""
         return {
-            name: Again(attack=attack, number=jnp.int32(i))
+            name: Again(attack, jnp.int32(i))
             for i, (name, attack) in enumerate(self.members.items())
         }
 
@@ -336,7 +330,7 @@ def worst_of(attacks: Sequence[Attack] | Mapping[str, Attack]) -> WorstOf:
 
 @dataclass
 class FromPrediction:
-    """Attacks what a model says instead of the label; see ``from_prediction``."""
+    """Attacks a prediction instead of the label; see ``from_prediction``."""
 
     attack: Attack
     of: LogitsFn | None = None
@@ -349,7 +343,7 @@ class FromPrediction:
         return None if calls is None else calls + (self.of is None)
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
-        """Runs the attack with logits in place of the label, which is not looked at."""
+        """Runs the attack with clean logits in place of the label."""
         said = goal.logits_fn if self.of is None else self.of
         found = run(self.attack, dataclasses.replace(goal, y=said(x)), key, x)
         more = jnp.full_like(found.queries, self.of is None)
@@ -363,8 +357,8 @@ def from_prediction(attack: Attack, of: LogitsFn | None = None) -> FromPredictio
 
     With ``loss=losses.kl`` this is the inner maximum of TRADES and of virtual
     adversarial training, and with the logits of a teacher that of RSLAD. The attack
-    must not keep the best iterate, which would be that of the worst answer and not of
-    the largest loss.
+    must not keep the best iterate, which would be the one of largest margin and not of
+    largest loss.
 
     Args:
       attack: any attack with a loss of (logits, logits).

@@ -14,31 +14,19 @@ Reference: Rony et al. 2019, arXiv 1811.09600, algorithm 1. Deviations: no round
 8 bits inside the loop (see ``quantised``); a bisection (``refine``) at the end.
 """
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 from flax import struct
 
 from advjax import losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_count, check_loss, check_positive, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
-from advjax.attacks.minimum import Nearest
-from advjax.attacks.search import call, iterate
+from advjax.attacks.minimum import Following
+from advjax.attacks.search import call
 from advjax.balls import clip
 from advjax.rows import wide
 from advjax.types import Array, Ball, Found, Key, Loss, dataclass
-
-
-class DdnState(NamedTuple):
-    """Where every example stands: its perturbation, and the norm it should have."""
-
-    delta: Array
-    eps: Array
-    nearest: Nearest
-    time: Array
 
 
 @dataclass
@@ -58,14 +46,13 @@ class Ddn:
         """Model calls per example; one with its gradient counts once."""
         return 2 + self.steps + self.refine
 
-    def init(self, goal: Goal, key: Key, x0: Array) -> DdnState:
+    def init(self, goal: Goal, key: Key, x0: Array) -> Following:
         """Starts at the clean image."""
         del key
         eps = jnp.broadcast_to(self.first, x0.shape[:1]).astype(x0.dtype)
-        nearest = minimum.begin(goal, x0).none()
-        return DdnState(jnp.zeros_like(x0), eps, nearest, jnp.zeros((), jnp.int32))
+        return minimum.following(goal, eps, x0)
 
-    def step(self, goal: Goal, x0: Array, state: DdnState) -> DdnState:
+    def step(self, goal: Goal, x0: Array, state: Following) -> Following:
         """Turns the perturbation by the gradient, then sets its norm."""
         point = x0 + state.delta
         _, logits, gradient = with_logits(goal.logits_fn, goal.value_of, point)
@@ -78,14 +65,11 @@ class Ddn:
         delta = wide(eps, x0) * self.ball.steepest(delta)
         if self.ball.bounds is not None:  # x0 + delta - x0 would round.
             delta = clip(self.ball, x0 + delta) - x0
-        return DdnState(delta, eps, nearest, state.time + 1)
+        return Following(delta, eps, nearest, state.time + 1)
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """The closest adversarial example found, else ``x``."""
-        goal = goal.with_loss(self.loss)
-        state = iterate(self, goal, key, x)
-        nearest = minimum.look(goal, self.ball, state.nearest, x + state.delta, x)
-        return minimum.refined(self, nearest, goal, x)
+        return minimum.follow(self, goal.with_loss(self.loss), key, x)
 
     __call__ = call
 
@@ -124,13 +108,3 @@ def ddn(
         loss=check_loss(loss),
         refine=check_count('refine', refine, 0),
     )
-
-
-ENTRY = Entry(
-    ddn,
-    ('l2',),
-    'minimum norm',
-    'white box',
-    'Rony 2019, 1811.09600',
-    quick={'steps': 50},
-)

@@ -25,7 +25,6 @@ from flax import struct
 from advjax import halfspaces, losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_count, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.linearised import DUAL, candidate_classes, length, linearise
 from advjax.attacks.minimum import Nearest
@@ -36,7 +35,7 @@ from advjax.types import Array, Ball, Found, Key, dataclass
 
 
 class DeepFoolState(NamedTuple):
-    """Where the walk stands, and the (M, B) classes whose boundary is looked at."""
+    """Where the walk stands, and the (M, B) candidate classes."""
 
     x: Array
     nearest: Nearest
@@ -92,7 +91,7 @@ class DeepFool:
         )
 
     def _move(self, value: Array, w: Array, point: Array) -> tuple[Array, Array]:
-        """The move to one boundary, and its length: infinite if it is no use."""
+        """The move to one boundary, and its length, infinite without a slope."""
         norm, bounds = self.ball.norm_name, self.ball.bounds
         offset = total(w * point) - value
         move = halfspaces.nearest(norm, point, w, offset, bounds) - point
@@ -106,21 +105,19 @@ class DeepFool:
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """The closest adversarial example found, else ``x``."""
         goal = goal.with_loss(losses.margin)
-
-        def unfinished(state):
-            return (state.time < self.steps) & ~jnp.all(state.nearest.found)
-
-        state = iterate_while(self, unfinished, goal, key, x)
+        state = iterate_while(
+            self, lambda s: ~s.nearest.found, goal, key, x, self.steps
+        )
         return minimum.refined(self, state.nearest, goal, x)
 
     __call__ = call
 
 
 def _nearest(kind: str, values: Array, gradients: Array) -> Array:
-    """The three nearest boundaries, range left aside: (up to 3, B) places.
+    """Indices (up to 3, B) of the nearest boundaries, the range ignored.
 
-    The range only makes a boundary farther, so the nearest inside it is nearly always
-    among them.
+    The range only makes a boundary farther, so the nearest one within the range is
+    nearly always among these.
     """
     steep = jax.vmap(lambda gradient: length(DUAL[kind], gradient))(gradients)
     far = jnp.abs(values) / jnp.where(steep > 0, steep, 1)
@@ -162,13 +159,3 @@ def deepfool(
         classes=classes,
         refine=check_count('refine', refine, 0),
     )
-
-
-ENTRY = Entry(
-    deepfool,
-    ('l2', 'linf', 'l1'),
-    'minimum norm',
-    'white box',
-    'Moosavi-Dezfooli 2016, 1511.04599',
-    quick={'steps': 20},
-)

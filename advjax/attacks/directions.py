@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from advjax.rows import wide
 from advjax.types import Array, Ball
 
 Direction = Callable[[Ball, Array], Array]
@@ -30,7 +31,7 @@ def sparse(quantile: float = 0.99) -> Direction:
         flat = size.reshape(size.shape[0], -1)
         kept = max(1, round((1 - quantile) * flat.shape[1]))
         least = jax.lax.top_k(flat, kept)[0][:, -1]
-        largest = size >= least.reshape((-1,) + (1,) * (gradient.ndim - 1))
+        largest = size >= wide(least, gradient)
         signs = jnp.where(largest, jnp.sign(gradient), 0)
         count = jnp.sum(jnp.abs(signs), axis=axes, keepdims=True)
         return signs / jnp.maximum(count, 1)
@@ -41,13 +42,12 @@ def sparse(quantile: float = 0.99) -> Direction:
 def normalised(ball: Ball, gradient: Array) -> Array:
     """The gradient itself, scaled so that its largest coordinate is 1 / eps.
 
-    So that a step ``eps * rate * direction`` moves no coordinate by more than rate:
-    the step for sparse balls, whose projection then chooses the coordinates.
+    A step ``eps * rate * direction`` then moves no coordinate by more than rate. It is
+    for sparse balls, whose projection chooses the coordinates.
     """
     gradient = ball.confine(gradient)
     axes = tuple(range(1, gradient.ndim))
     largest = jnp.max(jnp.abs(gradient), axis=axes, keepdims=True, initial=0.0)
-    eps = jnp.asarray(ball.eps, gradient.dtype)
-    eps = eps.reshape((-1,) + (1,) * (gradient.ndim - 1)) if eps.ndim else eps
+    eps = wide(jnp.asarray(ball.eps, gradient.dtype), gradient)
     scale = largest * jnp.where(eps > 0, eps, 1)
     return jnp.where(scale > 0, gradient / jnp.where(scale > 0, scale, 1), 0)

@@ -20,7 +20,6 @@ from flax import struct
 from advjax import losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_count, check_positive, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest, closer
@@ -164,13 +163,3 @@ def ead(
         rule=rule,
         refine=check_count('refine', refine, 0),
     )
-
-
-ENTRY = Entry(
-    ead,
-    ('l1',),
-    'minimum norm',
-    'white box',
-    'Chen 2018, 1709.04114',
-    quick={'steps': 60, 'searches': 3, 'c': 0.1},
-)

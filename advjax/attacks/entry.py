@@ -1,8 +1,7 @@
-"""An entry of the catalogue: what an attack needs and costs, and its paper.
+"""One row of the catalogue: what an attack needs and costs, and its paper.
 
-Every attack's file ends with its own, beside the factory; ``attacks.catalogue()`` is
-all of them. The table of the README, the laws, the degenerate inputs, threat models,
-the command line and the benchmarks are made from it.
+The table of the README, the laws, the degenerate inputs, threat models, the command
+line and the benchmarks are made from the rows in ``attacks.table``.
 """
 
 import dataclasses
@@ -15,8 +14,6 @@ from advjax.attacks.search import calls_of
 
 Knowledge = Literal['white box', 'scores', 'decisions', 'transfer']
 LooksFor = Literal['fixed radius', 'minimum norm', 'other']
-
-ALL_NORMS = ('linf', 'l2', 'l1', 'l0')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,6 @@ from flax import struct
 from advjax import keys, losses
 from advjax.attacks.ascent import Ascent, AscentState
 from advjax.attacks.checks import check_count, check_loss, check_positive
-from advjax.attacks.entry import ALL_NORMS, Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import Differences
 from advjax.attacks.search import call, iterate_while
@@ -33,6 +32,11 @@ class EstimatedState(NamedTuple):
 
     ascent: AscentState
     queries: Array
+
+    @property
+    def time(self) -> Array:
+        """Steps made."""
+        return self.ascent.time
 
 
 @dataclass
@@ -63,7 +67,7 @@ class Estimated:
             batched = jnp.ndim(new) > 0 and jnp.shape(new)[0] == x0.shape[0]
             return choose(active, new, old) if batched else new
 
-        # Keys do not change, and are no arrays to choose from.
+        # Keys do not change, and ``choose`` does not take them.
         after = self.ascent.step(goal, x0, before)._replace(key=x0)
         after = jax.tree.map(pick, after, before._replace(key=x0))
         queries = state.queries + self.ascent.gradient.calls * active
@@ -73,11 +77,9 @@ class Estimated:
         """The first success, or the worst iterate."""
         goal = goal.with_loss(self.ascent.loss)
         steps = max((self.queries - 1) // self.ascent.gradient.calls, 0)
-
-        def unfinished(state):
-            return (state.ascent.time < steps) & jnp.any(state.ascent.worst.rank <= 0)
-
-        state = iterate_while(self, unfinished, goal, key, x)
+        state = iterate_while(
+            self, lambda s: s.ascent.worst.rank <= 0, goal, key, x, steps
+        )
         last, worst = state.ascent.x, state.ascent.worst
         active = worst.rank <= 0
         rank = goal.value_and_rank(last, keys.fold(key, self.queries + 1))[1]
@@ -165,23 +167,3 @@ def spsa(
     return _estimated(
         ball, queries, rate, source, loss=check_loss(loss), transform=adam()
     )
-
-
-ENTRIES = (
-    Entry(
-        spsa,
-        ALL_NORMS,
-        'fixed radius',
-        'scores',
-        'Uesato 2018, 1802.05666',
-        quick={'queries': 124, 'samples': 20, 'rate': 0.3},
-    ),
-    Entry(
-        nes,
-        ALL_NORMS,
-        'fixed radius',
-        'scores',
-        'Ilyas 2018, 1804.08598',
-        quick={'queries': 64, 'samples': 10},
-    ),
-)

@@ -29,7 +29,6 @@ from flax import struct
 from advjax import balls, halfspaces, keys, losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_count, check_positive, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.linearised import boundary, candidate_classes, length
 from advjax.attacks.minimum import Nearest
@@ -40,7 +39,7 @@ from advjax.types import Array, Ball, Found, Key, dataclass
 
 
 class FabState(NamedTuple):
-    """Where the walk stands, and the (M, B) classes whose boundary is looked at."""
+    """Where the walk stands, and the (M, B) candidate classes."""
 
     x: Array
     nearest: Nearest
@@ -157,13 +156,3 @@ def fab(
         random_start=random_start,
         classes=classes,
     )
-
-
-ENTRY = Entry(
-    fab,
-    ('linf', 'l2', 'l1'),
-    'minimum norm',
-    'white box',
-    'Croce 2020, 1907.02044',
-    quick={'steps': 30},
-)

@@ -21,30 +21,18 @@ least a thousandth, since the estimate alone ends on the boundary of a linear mo
 never crosses it; a bisection (``refine``) at the end, except L0.
 """
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 from flax import struct
 
 from advjax import balls, losses, projections
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_count, check_positive, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.linearised import DUAL, length
-from advjax.attacks.minimum import Nearest
-from advjax.attacks.search import call, iterate
+from advjax.attacks.minimum import Following
+from advjax.attacks.search import call
 from advjax.types import Array, Ball, Found, Key, dataclass
-
-
-class FmnState(NamedTuple):
-    """Where every example stands: its perturbation, and the radius around it."""
-
-    delta: Array
-    eps: Array
-    nearest: Nearest
-    time: Array
 
 
 @dataclass
@@ -63,14 +51,13 @@ class Fmn:
         """Model calls per example; one with its gradient counts once."""
         return 2 + self.steps + self.refine
 
-    def init(self, goal: Goal, key: Key, x0: Array) -> FmnState:
+    def init(self, goal: Goal, key: Key, x0: Array) -> Following:
         """Starts at the clean image."""
         del key
         eps = jnp.zeros_like(x0, shape=x0.shape[:1])
-        nearest = minimum.begin(goal, x0).none()
-        return FmnState(jnp.zeros_like(x0), eps, nearest, jnp.zeros((), jnp.int32))
+        return minimum.following(goal, eps, x0)
 
-    def step(self, goal: Goal, x0: Array, state: FmnState) -> FmnState:
+    def step(self, goal: Goal, x0: Array, state: Following) -> Following:
         """Sets the radius by what is seen, then climbs inside of it."""
         point = x0 + state.delta
         value, logits, gradient = with_logits(goal.logits_fn, goal.value_of, point)
@@ -86,10 +73,10 @@ class Fmn:
             eps = jnp.minimum(eps, balls.radius(everything, x0))
         move = self.rate * (0.01 + 0.99 * fall) * projections.unit(gradient)
         delta = self.ball.with_eps(eps).project(x0 + state.delta + move, x0) - x0
-        return FmnState(delta, eps, nearest, state.time + 1)
+        return Following(delta, eps, nearest, state.time + 1)
 
     def _radius(
-        self, state: FmnState, won: Array, nearest: Array, fall: Array, away: Array
+        self, state: Following, won: Array, nearest: Array, fall: Array, away: Array
     ) -> Array:
         """The next radius of every example."""
         eps, norm = state.eps, self.ball.norm(state.delta)
@@ -107,10 +94,7 @@ class Fmn:
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """The closest adversarial example found, else ``x``."""
-        goal = goal.with_loss(losses.margin)
-        state = iterate(self, goal, key, x)
-        nearest = minimum.look(goal, self.ball, state.nearest, x + state.delta, x)
-        return minimum.refined(self, nearest, goal, x)
+        return minimum.follow(self, goal.with_loss(losses.margin), key, x)
 
     __call__ = call
 
@@ -148,13 +132,3 @@ def fmn(
         steps=check_count('steps', steps),
         refine=0 if sparse else check_count('refine', refine, 0),
     )
-
-
-ENTRY = Entry(
-    fmn,
-    ('l2', 'linf', 'l1', 'l0'),
-    'minimum norm',
-    'white box',
-    'Pintor 2021, 2102.12827',
-    quick={'steps': 50},
-)

@@ -17,8 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from advjax import balls, keys, losses
-from advjax.attacks.checks import check_ball, check_count, check_loss
-from advjax.attacks.entry import Entry
+from advjax.attacks.checks import check_ball, check_count, check_fraction, check_loss
 from advjax.attacks.gradients import value_and_gradient
 from advjax.attacks.search import Worst, call, iterate, keep, maximize, nothing
 from advjax.rows import choose, largest, wide
@@ -119,24 +118,11 @@ def frank_wolfe(
 
     Reference: Chen et al. 2020, arXiv 1811.10828, algorithm 1.
     """
-    for name, value in (('rate', rate), ('momentum', momentum)):
-        if not 0 <= value <= 1:
-            raise ValueError(f'{name} must lie in [0, 1], got {value}')
     return FrankWolfe(
         ball=check_ball(ball, 'frank_wolfe', ('linf', 'l2', 'l1')),
-        momentum=jnp.float32(momentum),
-        rate=jnp.float32(rate),
+        momentum=check_fraction('momentum', momentum),
+        rate=check_fraction('rate', rate),
         steps=check_count('steps', steps),
         loss=check_loss(loss),
         decay=decay,
     )
-
-
-ENTRY = Entry(
-    frank_wolfe,
-    ('linf', 'l2', 'l1'),
-    'fixed radius',
-    'white box',
-    'Chen 2020, 1811.10828',
-    quick={'steps': 9},
-)

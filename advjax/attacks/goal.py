@@ -49,7 +49,7 @@ class Goal:
     any_error: bool = struct.field(pytree_node=False, default=False)
 
     def value(self, x: Array, key: Key) -> Array:
-        """The value alone, (B,): all that a model without classes has."""
+        """The value alone, (B,)."""
         return self.value_and_logits(x, key)[0]
 
     def value_and_rank(self, x: Array, key: Key) -> tuple[Array, Array]:
@@ -117,7 +117,7 @@ def goal(
     loss: Loss = losses.margin,
     any_error: bool = False,
 ) -> Goal:
-    """What an attack wants of a model.
+    """The goal of an attack on a model.
 
     Args:
       logits_fn: the model, (B, ...) -> (B, K).

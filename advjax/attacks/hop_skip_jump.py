@@ -14,9 +14,9 @@ Reference: Chen, Jordan and Wainwright 2020, arXiv 1904.02144, algorithms 1 and 
 x_0\|_\infty` (Linf), :math:`\theta = d^{-3/2}` (L2) or :math:`d^{-2}` (Linf), floored
 so that float32 sees it. Deviation: halvings and bisections have fixed counts.
 
-Of the model only the answer is used, with one exception: answers that rounding alone
-could turn (``attacks.minimum.TIE``) count as not fooled, so that what is returned stays
-adversarial in another program.
+Only the model's decisions are used, with one exception: a decision that rounding could
+flip (``attacks.minimum.TIE``) counts as not fooled, so that the result stays
+adversarial when another program computes it.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,6 @@ from advjax import keys, losses
 from advjax.attacks import minimum
 from advjax.attacks.boundary import adversarial_start
 from advjax.attacks.checks import check_count, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.linearised import length
 from advjax.attacks.minimum import Nearest
@@ -183,7 +182,7 @@ class HopSkipJump:
         return choose(same, wide(mean, x) * plain, gradient)
 
     def _to_boundary(self, goal: Goal, x0: Array, start: Nearest) -> Nearest:
-        """Bisection home: along the segment (L2) or by a shrinking cube (Linf)."""
+        """Bisection to the clean image: on the segment (L2) or by cubes (Linf)."""
         if self.ball.norm_name == 'l2':
             return minimum.refine(start, goal, self.ball, x0, self.bisections)
         top = jnp.where(start.found, start.norm, 0)
@@ -226,13 +225,3 @@ def hop_skip_jump(
         tries=tries,
         bisections=bisections,
     )
-
-
-ENTRY = Entry(
-    hop_skip_jump,
-    ('l2', 'linf'),
-    'minimum norm',
-    'decisions',
-    'Chen 2020, 1904.02144',
-    quick={'queries': 600, 'first': 50},
-)

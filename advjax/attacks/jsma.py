@@ -22,7 +22,6 @@ from flax import struct
 from advjax import losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import jacobian
 from advjax.attacks.linearised import candidate_classes
@@ -90,9 +89,6 @@ class Jsma:
     probabilities: bool = struct.field(pytree_node=False)
     calls, ranked = None, True  # As many calls as pixels are needed.
 
-    def _pairs(self, size: int) -> int:
-        return max(int(self.budget * size) // 2, 1)
-
     def init(self, goal: Goal, key: Key, x0: Array) -> JsmaState:
         """Looks at the clean image, and chooses the class to go to."""
         del key
@@ -138,12 +134,8 @@ class Jsma:
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """The adversarial example found, else ``x``."""
         goal = goal.with_loss(losses.margin)
-        pairs = self._pairs(int(jnp.size(x[0])))
-
-        def unfinished(state):
-            return (state.time < pairs) & jnp.any(state.going)
-
-        state = iterate_while(self, unfinished, goal, key, x)
+        pairs = max(int(self.budget * jnp.size(x[0])) // 2, 1)
+        state = iterate_while(self, lambda s: s.going, goal, key, x, pairs)
         return minimum.result(self, state.nearest, x, state.queries)
 
     __call__ = call
@@ -179,13 +171,3 @@ def jsma(
         budget=float(budget),
         probabilities=probabilities,
     )
-
-
-ENTRY = Entry(
-    jsma,
-    ('l0',),
-    'minimum norm',
-    'white box',
-    'Papernot 2016, 1511.07528',
-    quick={'budget': 0.5},
-)

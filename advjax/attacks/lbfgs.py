@@ -27,7 +27,6 @@ from flax import struct
 from advjax import losses
 from advjax.attacks import minimum
 from advjax.attacks.checks import check_count, check_loss, check_positive, norm_ball
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.gradients import with_logits
 from advjax.attacks.minimum import Nearest, Verdict
@@ -227,13 +226,3 @@ def lbfgs(
         loss=check_loss(loss),
         refine=check_count('refine', refine, 0),
     )
-
-
-ENTRY = Entry(
-    lbfgs,
-    ('l2',),
-    'minimum norm',
-    'white box',
-    'Szegedy 2014, 1312.6199',
-    quick={'steps': 20, 'searches': 5},
-)

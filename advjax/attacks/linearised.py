@@ -41,7 +41,11 @@ def linearise(goal: Goal, candidates: Array, x: Array) -> tuple[Array, Array]:
       reached, and its gradients (M, B, ...). Non-finite ones are infinitely far.
     """
     classes = jax.eval_shape(goal.logits_fn, x).shape[1]
-    leave = _rival(goal, goal.logits_fn(x)) if _must_reach(goal) else goal.y
+    leave = goal.y
+    if goal.target is not None and not goal.any_error:
+        logits = goal.logits_fn(x)
+        target = jax.nn.one_hot(goal.target, logits.shape[1], dtype=bool)
+        leave = jnp.argmax(jnp.where(target, -jnp.inf, logits), axis=1)
     vectors = jax.nn.one_hot(candidates, classes) - jax.nn.one_hot(leave, classes)[None]
     logits, gradients = jacobian(goal.logits_fn, x, vectors)
     values = jnp.sum(vectors * logits.astype(jnp.float32)[None], axis=2)
@@ -51,7 +55,7 @@ def linearise(goal: Goal, candidates: Array, x: Array) -> tuple[Array, Array]:
 def boundary(
     ball: Ball, goal: Goal, candidates: Array, x: Array
 ) -> tuple[Array, Array]:
-    """The candidate boundary whose hyperplane is the nearest, range left aside.
+    """The candidate boundary whose hyperplane is the nearest, the range ignored.
 
     Returns:
       Its f (B,) and gradient (B, ...).
@@ -66,17 +70,6 @@ def boundary(
     index = jnp.argmin(far, axis=0)
     rows = jnp.arange(x.shape[0])
     return values[index, rows], gradients[index, rows]
-
-
-def _must_reach(goal: Goal) -> bool:
-    """Whether a certain class must be reached, not any other than the label."""
-    return goal.target is not None and not goal.any_error
-
-
-def _rival(goal: Goal, logits: Array) -> Array:
-    """The strongest class that is not the target."""
-    target = jax.nn.one_hot(goal.target, logits.shape[1], dtype=bool)
-    return jnp.argmax(jnp.where(target, -jnp.inf, logits), axis=1)
 
 
 def candidate_classes(goal: Goal, x: Array, most: int | None) -> Array:

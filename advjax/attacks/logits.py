@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from advjax import keys
+from advjax.attacks.checks import check_count
 from advjax.types import Array, Key, LogitsFn, Sampled, as_pytree, dataclass
 
 Average = Literal['logits', 'probabilities']
@@ -67,9 +68,7 @@ def eot(fn: Callable[[Key, Array], Array], samples: int = 20) -> Eot:
     Raises:
       ValueError: if ``samples`` is not a positive integer.
     """
-    if not (isinstance(samples, int) and samples >= 1):
-        raise ValueError(f'samples must be an integer >= 1, got {samples}')
-    return Eot(fn=as_pytree(fn), samples=samples)
+    return Eot(fn=as_pytree(fn), samples=check_count('samples', samples))
 
 
 @dataclass

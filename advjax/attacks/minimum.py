@@ -7,15 +7,15 @@ the closest adversarial example, and the clean image where none was found.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from advjax.attacks.goal import Goal
-from advjax.attacks.search import spent
+from advjax.attacks.search import iterate, spent
 from advjax.rows import choose, wide
-from advjax.types import Array, Ball, Found, Search
+from advjax.types import Array, Ball, Found, Key, Search
 
 TIE = 2e-6
 """A margin below this share of the largest logit, here or clean, is a tie.
@@ -47,11 +47,11 @@ class Confident(Refined, Protocol):
 
 
 class Clean(NamedTuple):
-    """What was seen at the clean images.
+    """The model at the clean images.
 
     Attributes:
       rank: (B,), that of the result where nothing is found.
-      scale: (B,) the size of the logits, which their rounding is measured by.
+      scale: (B,) the largest logit, to which rounding is relative.
     """
 
     rank: Array
@@ -72,7 +72,7 @@ class Nearest(NamedTuple):
       x: (B, ...), the clean image before there is any.
       norm: (B,) its distance, infinite before there is any.
       rank: (B,) its rank.
-      clean: what was seen at the clean image.
+      clean: rank and scale at the clean image.
     """
 
     x: Array
@@ -95,7 +95,7 @@ class Nearest(NamedTuple):
         return closer(self, self._replace(x=x, norm=norm, rank=seen.rank))
 
     def none(self) -> 'Nearest':
-        """Nothing found yet, not even the clean image."""
+        """The same before anything was found, even at the clean image."""
         return self._replace(norm=jnp.full_like(self.norm, jnp.inf))
 
 
@@ -121,9 +121,27 @@ def begin(goal: Goal, x0: Array) -> Nearest:
     return Nearest(x0, norm, rank, Clean(rank, scale))
 
 
-def look(goal: Goal, ball: Ball, nearest: Nearest, x: Array, x0: Array) -> Nearest:
-    """One more point, at the price of a model call."""
-    return nearest.update(ball, x, x0, nearest.judge(goal, goal.logits_fn(x)))
+class Following(NamedTuple):
+    """Where DDN and FMN stand: the perturbation, and the radius it should have."""
+
+    delta: Array
+    eps: Array
+    nearest: Nearest
+    time: Array
+
+
+def following(goal: Goal, eps: Array, x0: Array) -> Following:
+    """The state at the clean image, whatever the model says there."""
+    nearest = begin(goal, x0).none()
+    return Following(jnp.zeros_like(x0), eps, nearest, jnp.zeros((), jnp.int32))
+
+
+def follow(attack: Any, goal: Goal, key: Key, x0: Array) -> Found:
+    """All steps, a look at where the last one ends, and the bisections."""
+    state = iterate(attack, goal, key, x0)
+    x = x0 + state.delta
+    seen = state.nearest.judge(goal, goal.logits_fn(x))
+    return refined(attack, state.nearest.update(attack.ball, x, x0, seen), goal, x0)
 
 
 def closer(one: Nearest, other: Nearest) -> Nearest:

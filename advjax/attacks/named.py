@@ -23,7 +23,6 @@ from advjax import losses
 from advjax.attacks.ascent import Ascent
 from advjax.attacks.checks import check_ball, check_count, check_positive
 from advjax.attacks.directions import normalised, sparse
-from advjax.attacks.entry import ALL_NORMS, Entry
 from advjax.attacks.gradients import VarianceTuned
 from advjax.attacks.schedules import Schedule, constant
 from advjax.attacks.starts import Start, corner, uniform, within
@@ -206,13 +205,7 @@ def mi_fgsm(
     """
     if not decay >= 0:
         raise ValueError(f'decay must be a number >= 0, got {decay!r}')
-    return _ascent(
-        ball,
-        steps,
-        rate,
-        loss=loss,
-        transform=momentum(decay),
-    )
+    return _ascent(ball, steps, rate, loss=loss, transform=momentum(decay))
 
 
 def ni_fgsm(
@@ -392,74 +385,3 @@ def pgd_l0(
         direction=normalised,
         keep_best=keep_best,
     )
-
-
-ENTRIES = (
-    Entry(fgsm, ('linf',), 'fixed radius', 'white box', 'Goodfellow 2015, 1412.6572'),
-    Entry(fgm, ALL_NORMS, 'fixed radius', 'white box', 'Goodfellow 2015, 1412.6572'),
-    Entry(rand_fgsm, ('linf',), 'fixed radius', 'white box', 'Tramer 2018, 1705.07204'),
-    Entry(
-        bim,
-        ALL_NORMS,
-        'fixed radius',
-        'white box',
-        'Kurakin 2017, 1607.02533',
-        quick={'steps': 5, 'rate': 0.3},
-    ),
-    Entry(
-        pgd,
-        ALL_NORMS,
-        'fixed radius',
-        'white box',
-        'Madry 2018, 1706.06083',
-        quick={'steps': 5, 'rate': 0.3},
-    ),
-    Entry(
-        pgd_l1,
-        ('l1',),
-        'fixed radius',
-        'white box',
-        'Tramer 2019, 1904.13000',
-        quick={'steps': 5, 'rate': 0.3, 'quantile': 0.8},
-    ),
-    Entry(
-        pgd_l0,
-        ('l0',),
-        'fixed radius',
-        'white box',
-        'Croce 2019, 1909.05040',
-        quick={'steps': 5},
-    ),
-    Entry(
-        adam_pgd,
-        ALL_NORMS,
-        'fixed radius',
-        'white box',
-        'Uesato 2018, 1802.05666',
-        quick={'steps': 5, 'rate': 0.3},
-    ),
-    Entry(
-        mi_fgsm,
-        ALL_NORMS,
-        'fixed radius',
-        'transfer',
-        'Dong 2018, 1710.06081',
-        quick={'steps': 5, 'rate': 0.3},
-    ),
-    Entry(
-        ni_fgsm,
-        ALL_NORMS,
-        'fixed radius',
-        'transfer',
-        'Lin 2020, 1908.06281',
-        quick={'steps': 5, 'rate': 0.3},
-    ),
-    Entry(
-        vmi_fgsm,
-        ALL_NORMS,
-        'fixed radius',
-        'transfer',
-        'Wang 2021, 2103.15571',
-        quick={'steps': 5, 'rate': 0.3, 'samples': 2},
-    ),
-)

@@ -57,12 +57,12 @@ class Quantised:
             place = rounding((z - low) / level)
             place = jnp.clip(place, 0, self.levels - 1).astype(jnp.int32)
             value = jnp.take(table, place)
-            # What does not move stays what it is, on the grid or not.
+            # A pixel that does not move keeps its value, on the grid or not.
             return jnp.where(jnp.abs(value - x) < level / 4, x, value)
 
         def towards_clean(z):
             steps = (z - x) / level
-            # A hair more than truncation: a whole number of levels stays what it is.
+            # Truncation, tolerant of rounding just below a whole number.
             whole = jnp.sign(steps) * jnp.floor(jnp.abs(steps) + 1e-3)
             return grid(x + whole * level, jnp.round)
 

@@ -11,7 +11,6 @@ from flax import struct
 
 from advjax import keys, losses
 from advjax.attacks.checks import check_count
-from advjax.attacks.entry import ALL_NORMS, Entry
 from advjax.attacks.search import Worst, call, iterate_while, nothing
 from advjax.balls import as_ball
 from advjax.types import AnyGoal, Array, Ball, Found, Key, dataclass
@@ -61,11 +60,9 @@ class RandomSearch:
     def search(self, goal: AnyGoal, key: Key, x: Array) -> Found:
         """The first success, or the worst draw."""
         goal = goal.with_loss(losses.margin)
-
-        def unfinished(state):
-            return (state.time < self.queries) & jnp.any(state.worst.rank <= 0)
-
-        state = iterate_while(self, unfinished, goal, key, x)
+        state = iterate_while(
+            self, lambda s: s.worst.rank <= 0, goal, key, x, self.queries
+        )
         return state.worst.found(state.queries)
 
     __call__ = call
@@ -82,13 +79,3 @@ def random_search(ball: Ball | float, queries: int = 1000) -> RandomSearch:
       ValueError: if ``queries`` is not a positive integer.
     """
     return RandomSearch(ball=as_ball(ball), queries=check_count('queries', queries))
-
-
-ENTRY = Entry(
-    random_search,
-    ALL_NORMS,
-    'fixed radius',
-    'scores',
-    'a baseline',
-    quick={'queries': 50},
-)

@@ -131,34 +131,27 @@ def calls_of(attack: Any, ranked: bool = False) -> int | None:
     return attack.calls + (ranked and not attack.ranked)
 
 
-def takes_target(attack: Any) -> bool:
-    """Whether an attack can be aimed: a search can, a function by its signature."""
-    if isinstance(attack, Search):
-        return True
-    try:
-        known = inspect.signature(attack).parameters.values()
-    except ValueError:  # A callable without a signature is assumed to take it.
-        return True
-    return any(p.name == 'target' or p.kind is p.VAR_KEYWORD for p in known)
-
-
 def check_target(attack: Any) -> None:
-    """Refuses an attack that cannot be aimed.
+    """Refuses an attack that cannot be aimed: a function that takes no target.
 
     Raises:
       ValueError: naming it.
     """
-    if not takes_target(attack):
+    if isinstance(attack, Search):
+        return
+    try:
+        known = inspect.signature(attack)
+    except ValueError:  # A callable without a signature is assumed to take it.
+        return
+    if not any(
+        p.name == 'target' or p.kind is p.VAR_KEYWORD for p in known.parameters.values()
+    ):
+        inner = attack.func if isinstance(attack, jax.tree_util.Partial) else attack
+        name = inner.__qualname__ if inspect.isroutine(inner) else repr(inner)
         raise ValueError(
             f'attack must take an argument target, the (B,) classes to be reached, to '
-            f'be aimed; {describe(attack)} takes {inspect.signature(attack)}'
+            f'be aimed; {name} takes {known}'
         )
-
-
-def describe(fn: Any) -> str:
-    """The name of a function, or the repr of a value."""
-    inner = fn.func if isinstance(fn, jax.tree_util.Partial) else fn
-    return inner.__qualname__ if inspect.isroutine(inner) else repr(inner)
 
 
 class Worst(NamedTuple):
@@ -232,12 +225,19 @@ def iterate(
 
 def iterate_while(
     self: Any,
-    unfinished: Callable[[Any], Array],
+    active: Callable[[Any], Array],
     goal: AnyGoal,
     key: Key,
     x: Array,
+    steps: int | None = None,
 ) -> Any:
-    """The state after as many steps as ``unfinished(state)`` asks for."""
+    """The state once ``active(state)``, (B,), is False, or after ``steps`` steps."""
+
+    def unfinished(state):
+        if steps is None:
+            return jnp.any(active(state))
+        return (state.time < steps) & jnp.any(active(state))
+
     return jax.lax.while_loop(
         unfinished, lambda state: self.step(goal, x, state), self.init(goal, key, x)
     )

@@ -22,7 +22,6 @@ from flax import struct
 
 from advjax import balls, keys
 from advjax.attacks.checks import check_count
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal, goal
 from advjax.attacks.named import pgd
 from advjax.attacks.search import Worst, call, nothing, spent
@@ -180,13 +179,3 @@ def spatial(
         raise ValueError(f'degrees and pixels must be >= 0, got {degrees} and {pixels}')
     most = jnp.asarray([degrees, pixels, pixels], jnp.float32)
     return Spatial(most=most, how=search, counts=counts)
-
-
-ENTRY = Entry(
-    spatial,
-    (),
-    'other',
-    'scores',
-    'Engstrom 2019, 1712.02779',
-    quick={'counts': (5, 3, 3)},
-)

@@ -26,7 +26,6 @@ from flax import struct
 from advjax import keys, losses
 from advjax.attacks import square_windows as windows
 from advjax.attacks.checks import check_ball, check_count, check_loss
-from advjax.attacks.entry import Entry
 from advjax.attacks.goal import Goal
 from advjax.attacks.search import call, iterate_while
 from advjax.rows import choose
@@ -48,17 +47,15 @@ def sides(queries: int, p_init: float, height: int, width: int, kind: str):
 
     In L2 and L1 a window is at least 3 wide and odd: it holds a pattern with a centre.
     """
-    smallest = min(height, width)
-    result = []
-    for p in shares(queries, p_init):
-        side = max(round(math.sqrt(p * height * width)), 1 if kind == 'linf' else 3)
-        if kind != 'linf' and side % 2 == 0:
-            side += 1
-        most = max(smallest - 1, 1)
-        if kind != 'linf' and most % 2 == 0:
-            most -= 1
-        result.append(min(side, most))
-    return np.asarray(result, np.int32)
+    odd = kind != 'linf'
+    most = max(min(height, width) - 1, 1)
+    most -= odd and most % 2 == 0
+
+    def side(p):
+        wanted = max(round(math.sqrt(p * height * width)), 3 if odd else 1)
+        return min(wanted + (odd and wanted % 2 == 0), most)
+
+    return np.asarray([side(p) for p in shares(queries, p_init)], np.int32)
 
 
 class SquareState(NamedTuple):
@@ -128,11 +125,9 @@ class Square:
                 f'x must be (B, height, width, channels) for squares, got {x.shape}'
             )
         goal = goal.with_loss(self.loss)
-
-        def unfinished(state):
-            return (state.time < self.queries - 1) & jnp.any(state.rank <= 0)
-
-        state = iterate_while(self, unfinished, goal, key, x)
+        state = iterate_while(
+            self, lambda s: s.rank <= 0, goal, key, x, self.queries - 1
+        )
         return Found(state.x, state.rank, state.queries)
 
     __call__ = call
@@ -171,13 +166,3 @@ def square(
         p_init=float(p_init),
         loss=check_loss(loss),
     )
-
-
-ENTRY = Entry(
-    square,
-    ('linf', 'l2', 'l1'),
-    'fixed radius',
-    'scores',
-    'Andriushchenko 2020, 1912.00049',
-    quick={'queries': 40},
-)

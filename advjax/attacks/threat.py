@@ -35,13 +35,13 @@ Wish = Literal['untargeted', 'targeted', 'confidence']
 Sight = Literal['white', 'gray', 'transfer', 'score', 'decision']
 Norm = Literal['linf', 'l2', 'l1', 'l0', 'spatial']
 
-# What an attack must know, and from what knowledge it can be run. A copy or a
-# surrogate is a white box to its owner, and needs no question to the model.
-_ENOUGH: dict[str, tuple[str, ...]] = {
-    'white box': ('white', 'gray', 'transfer'),
-    'transfer': ('white', 'gray', 'transfer'),
-    'scores': ('white', 'score'),
-    'decisions': ('white', 'score', 'decision'),
+# What an attack must know, in words, and the knowledge that it can be run from. A copy
+# or a surrogate is a white box to its owner, and needs no question to the model.
+_NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    'white box': ('white-box knowledge', ('white', 'gray', 'transfer')),
+    'transfer': ('gradients of a model', ('white', 'gray', 'transfer')),
+    'scores': ('scores, or a white box', ('white', 'score')),
+    'decisions': ('answers of the model', ('white', 'score', 'decision')),
 }
 _ASKS = ('score', 'decision')
 _ON_A_COPY = ('gray', 'transfer')
@@ -158,14 +158,9 @@ class ThreatModel:
         )
 
     def _by_knowledge(self, entry: Entry) -> str | None:
-        if self.knowledge not in _ENOUGH[entry.knowledge]:
-            wanted = {
-                'white box': 'white-box knowledge',
-                'transfer': 'gradients of a model',
-                'scores': 'scores, or a white box',
-                'decisions': 'answers of the model',
-            }
-            return f'needs {wanted[entry.knowledge]}'
+        needed, enough = _NEEDS[entry.knowledge]
+        if self.knowledge not in enough:
+            return f'needs {needed}'
         stops = entry.looks_for == 'minimum norm' and 'kappa' not in entry.options
         if self.knowledge in _ON_A_COPY and stops:
             return "stops at the copy's boundary, which is not the model's"

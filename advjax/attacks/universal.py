@@ -20,7 +20,6 @@ from flax import struct
 from advjax import keys
 from advjax.attacks.ascent import Ascent
 from advjax.attacks.checks import check_count, check_positive
-from advjax.attacks.entry import ALL_NORMS, Entry
 from advjax.attacks.goal import Goal, Maximum, goal
 from advjax.attacks.named import pgd
 from advjax.attacks.search import call, spent
@@ -131,13 +130,3 @@ def universal(
         most=jnp.float32(check_positive('most', most)),
         batch=check_count('batch', batch),
     )
-
-
-ENTRY = Entry(
-    universal,
-    ALL_NORMS,
-    'other',
-    'white box',
-    'Shafahi 2020, 1811.11304',
-    quick={'steps': 20, 'batch': 8},
-)

@@ -1,4 +1,4 @@
-"""What an epoch was worth, and what follows from it."""
+"""Assesses an epoch on held-out images, and decides how training goes on."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def held_out_accuracy(plan: Plan, training: Training) -> dict[str, float | None]
     images = np.asarray(data.to_float(held_out.images[part]))
     labels, found = held_out.labels[part], None
     if plan.attack is not None and len(part):
-        # The same draws every epoch: a difference is the model's.
+        # The same draws every epoch, so that only the model differs.
         key = jax.random.fold_in(plan.key, 2**31 - 1)
         found = evaluate(
             models.logits_fn(plan.model, *result, **dict(plan.method.view)),

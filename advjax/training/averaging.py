@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from advjax.attacks.checks import check_count
 from advjax.types import Array, dataclass
 
 
@@ -93,7 +94,6 @@ def swa(first: int, every: int = 1) -> Swa:
     training Chen et al. 2021 (ICLR). Unlike there, running statistics are averaged,
     not computed anew.
     """
-    for name, value, least in (('first', first, 0), ('every', every, 1)):
-        if not (isinstance(value, int) and value >= least):
-            raise ValueError(f'{name} must be an integer >= {least}, got {value!r}')
+    check_count('first', first, 0)
+    check_count('every', every)
     return Swa(jnp.int32(first), jnp.int32(every))

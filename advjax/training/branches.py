@@ -37,8 +37,9 @@ class EachBranch:
     ) -> tuple[Array, ...]:
         """Returns the images for branch 1, 2, ..., each like ``x``."""
         each = keys.per_example(key, x.shape[0])
+        through: Any = logits_fn
         return tuple(
-            attack(_Through(logits_fn, b), keys.fold(each, b), x, y)
+            attack(lambda z, b=b: through(z, branch=b), keys.fold(each, b), x, y)
             for b, attack in enumerate(self.attacks, 1)
         )
 
@@ -107,16 +108,6 @@ def augmented(augment: Callable[..., Any]) -> Augmented:
       ValueError: if it is no function, or (when called) changes labels.
     """
     return Augmented(as_pytree(augment))
-
-
-class _Through:
-    """A model seen through one branch."""
-
-    def __init__(self, logits_fn: Any, branch: int):
-        self.logits_fn, self.branch = logits_fn, branch
-
-    def __call__(self, x: Array) -> Array:
-        return self.logits_fn(x, branch=self.branch)
 
 
 def clean_and_branches(forward, state, x, x_adv, y):

@@ -121,6 +121,17 @@ class Checkpoints:
         self._checkpointer.close()
 
 
+def numbered(tree: Any) -> dict[str, Any]:
+    """The leaves of any pytree under plain names, as a checkpoint holds them."""
+    return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
+
+
+def filled(template: Any, leaves: dict[str, Any]) -> Any:
+    """The pytree like ``template`` whose ``numbered`` leaves these are."""
+    flat = [leaves[str(i)] for i in range(len(leaves))]
+    return jax.tree.unflatten(jax.tree.structure(template), flat)
+
+
 def _named(tree: Any) -> list[tuple[str, Any]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [

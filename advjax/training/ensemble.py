@@ -1,12 +1,7 @@
-r"""Ensemble adversarial training: perturbations found on other models.
+"""Ensemble adversarial training: perturbations found on other models.
 
-.. math:: \min_\theta E\big[ \alpha J(\theta, x, y)
-          + (1 - \alpha) J(\theta, x + \delta_s, y) \big], \qquad
-    s \sim U\{f_1, \dots, f_N, f_\theta\}
-
-:math:`\delta_s` is found on model s, which is drawn anew for every batch. A model that
-is trained on its own one-step attack learns to make that attack weak, by curving its
-loss around the data; it cannot do so for models that do not change.
+A model that is trained on its own one-step attack learns to make that attack weak, by
+curving its loss around the data; it cannot do so for models that do not change.
 """
 
 from collections.abc import Sequence
@@ -25,7 +20,7 @@ from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
 
 @dataclass
 class OwnLabels:
-    """An attack on what the model answers now, instead of on the label."""
+    """An attack on the model's own prediction instead of the label."""
 
     attack: Any
 

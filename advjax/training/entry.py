@@ -58,8 +58,8 @@ class Entry:
       weight: the option that weighs what the method adds to the cross entropy.
       weakness: why it falls to a white-box attack within the ball; empty for a method
         that is meant to withstand one.
-      long_search: whether the number of attack steps is a matter of means. Where it is
-        not, few steps are part of the method.
+      long_search: whether more attack steps only make the search better. Otherwise
+        few steps are part of the method.
       radius: default of ``build``.
       limits: where it becomes another method.
     """
@@ -144,17 +144,12 @@ class Entry:
           For each limit: its options in words, the method there, and the method that
           it must equal.
         """
-        names = 'ball', 'steps', 'teacher', 'sources', 'method'
         found = []
         for limit in self.limits:
-            parts = {name: given.get(name) for name in names}
-            options = {n: v for n, v in given.items() if n not in names}
-            for name, value in limit.options.items():
-                (parts if name in names else options)[name] = value
-            setting = self._setting(*parts.values())
+            options = {**given, **limit.options}
+            setting = self._setting(*(options.pop(n, None) for n in Setting._fields))
             words = ', '.join(f'{n} = {v:g}' for n, v in limit.options.items())
-            built = self._build(setting, options)
-            found.append((words, built, limit.left(setting)))
+            found.append((words, self._build(setting, options), limit.left(setting)))
         return found
 
     def _setting(self, ball, steps, teacher, sources, method) -> Setting:

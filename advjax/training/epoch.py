@@ -1,4 +1,4 @@
-"""One epoch: the compiled step over all batches, wherever in it a run stands."""
+"""One epoch: the compiled step over all batches, or over those that are left."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ CHECK_EVERY = 50
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What one compiled step is made for besides shapes."""
+    """What a compiled step depends on besides shapes."""
 
     place: Placement
     take: Callable[[Any, Any], dict[str, Array]]
@@ -89,7 +89,7 @@ def train_epoch(plan: Plan, training: Training, recorder: Recorder) -> Training:
 
 
 def check_finite(plan: Plan, training: Training) -> None:
-    """Looks whether an update failed.
+    """Checks that no update has failed.
 
     Raises:
       NonFiniteLossError: if the loss or its gradient was not finite.

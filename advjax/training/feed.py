@@ -1,10 +1,10 @@
 """Where the batches of a training come from: device memory, or a stream.
 
-A feed says how many batches an epoch has, gives them one after another from any of
-them on, and knows a pure function that makes images of what it gives.
+A feed says how many batches an epoch has, and gives them in order, starting at any of
+them. Its pure function ``take`` makes the images of a batch inside the compiled step.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -31,7 +31,7 @@ class Source(Protocol):
     shape: tuple[int, ...]
 
     def batches(self, epoch: int, first: int) -> Iterator[dict[str, np.ndarray]]:
-        """The batches of an epoch from the first on: this process's rows of each."""
+        """The batches of an epoch from number ``first`` on: this process's rows."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """What tells whether it is the same data."""
+        """Identifies the data."""
         ...
 
     def close(self) -> None:
@@ -51,47 +51,8 @@ class Source(Protocol):
         ...
 
 
-class Feed(Protocol):
-    """What the loop asks of a source of batches."""
-
-    batches_per_epoch: int
-    shape: tuple[int, ...]
-
-    @property
-    def take(self) -> Callable[[Any, Any], dict[str, Array]]:
-        """Makes a batch of the source and an item of ``epoch``; pure, for jit."""
-        ...
-
-    def epoch(self, number: int, key: Key, first: int) -> tuple[Any, Iterator[Any]]:
-        """Returns the source and items; ``take(source, item)`` is a batch, in jit."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold to go on, as JSON."""
-        ...
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from a ``state``."""
-        ...
-
-    def fingerprint(self) -> str:
-        """What tells whether it is the same data."""
-        ...
-
-    def close(self) -> None:
-        """Lets go of what it reads from."""
-        ...
-
-
-def _take_row(source: tuple[data.DeviceData, data.Batch], item: Array):
-    on_device, epoch = source
-    return data.take(on_device, jax.tree.map(lambda rows: rows[item], epoch))
-
-
 class InMemory:
     """A set or a mixture in the memory of every device; batches are rows of indices."""
-
-    take = staticmethod(_take_row)
 
     def __init__(
         self, dataset: data.Dataset | data.Mixture, batch_size: int, place: Placement
@@ -104,8 +65,17 @@ class InMemory:
         self.batches_per_epoch = data.batches_per_epoch(dataset, batch_size)
         self.shape = tuple(on_device.images.shape[1:])
 
+    @staticmethod
+    def take(source: tuple[data.DeviceData, data.Batch], item: Array):
+        """The batch of one row of indices; pure, for jit."""
+        on_device, epoch = source
+        return data.take(on_device, jax.tree.map(lambda rows: rows[item], epoch))
+
     def epoch(self, number: int, key: Key, first: int) -> tuple[Any, Iterator[Any]]:
-        """A shuffle made from the key and the number alone."""
+        """A source and the items that ``take`` makes batches of.
+
+        The shuffle is made from the key and the number alone.
+        """
         rows = data.epoch_of(self._dataset, key, number, self._batch_size)
         shards = jax.tree.map(lambda _: self._place.rows(axis=1), rows)
         items = (np.int32(i) for i in range(first, self.batches_per_epoch))
@@ -129,15 +99,8 @@ class InMemory:
         """Nothing to close."""
 
 
-def _as_float(source: tuple[()], item: dict[str, Array]) -> dict[str, Array]:
-    del source
-    return {**item, 'image': data.to_float(item['image'])}
-
-
 class Streamed:
     """A ``data.stream``; every process reads its own rows."""
-
-    take = staticmethod(_as_float)
 
     def __init__(self, stream: Source, batch_size: int, place: Placement):
         if stream.batch_size != batch_size:
@@ -148,6 +111,12 @@ class Streamed:
         self._stream, self._place = stream, place
         self.batches_per_epoch = stream.batches_per_epoch
         self.shape = tuple(stream.shape)
+
+    @staticmethod
+    def take(source: tuple[()], item: dict[str, Array]) -> dict[str, Array]:
+        """The batch with float images; pure, for jit."""
+        del source
+        return {**item, 'image': data.to_float(item['image'])}
 
     def epoch(self, number: int, key: Key, first: int) -> tuple[Any, Iterator[Any]]:
         """The stream's own order: its seed decides, not the key."""
@@ -169,6 +138,9 @@ class Streamed:
     def close(self) -> None:
         """Stops reading ahead."""
         self._stream.close()
+
+
+Feed = InMemory | Streamed
 
 
 def in_memory(train: Any) -> bool:

@@ -1,7 +1,7 @@
 """Fingerprints of a run: what must be equal for a checkpoint to be resumed.
 
-A checkpoint goes on only under what it was made with; each text names one thing that
-could differ, so a refusal can say which.
+A run resumes only under the settings that its checkpoint was made with; each text is
+of one of them, so a refusal can say which one differs.
 """
 
 from typing import Any

@@ -1,9 +1,6 @@
-r"""Training on Gaussian noise: the base classifier of randomized smoothing.
+"""Training on Gaussian noise: the base classifier of randomized smoothing.
 
-.. math:: \min_\theta E_{\delta \sim N(0, \sigma^2 I)} J(\theta, x + \delta, y)
-
-``noise`` is the other kind of training on noise: random points of a ball, a control of
-adversarial training.
+``noise`` trains on random points of a ball instead, a control of adversarial training.
 """
 
 import jax

@@ -1,9 +1,7 @@
-r"""GradAlign: single-step training without catastrophic overfitting.
+"""GradAlign: single-step training without catastrophic overfitting.
 
-.. math:: \lambda\, \big(1 - \cos(\nabla_x L(x, y), \nabla_x L(x + \eta, y))\big),
-    \qquad \eta \sim U([-\epsilon, \epsilon]^d)
-
-added to the loss of any method. ``geometry.gradient_alignment`` measures the cosine.
+A penalty for input gradients that turn within the ball, added to the loss of any
+method. ``geometry.gradient_alignment`` measures their cosine.
 """
 
 import dataclasses

@@ -1,10 +1,6 @@
-r"""LLR: training for a loss that is locally linear, and flat along its worst point.
+"""LLR: training for a loss that is locally linear, and flat towards its worst point.
 
-.. math:: L(x) + \lambda\, g(\delta; x) + \mu\, |\delta^\top \nabla_x L(x)|, \qquad
-    g(\delta; x) = |L(x + \delta) - L(x) - \delta^\top \nabla_x L(x)|
-
-By the triangle inequality the two terms bound :math:`|L(x + \delta) - L(x)|` from above
-when lambda and mu are 1. ``geometry.linearisation`` measures the result.
+``geometry.linearisation`` measures how linear the loss of a network is.
 """
 
 from typing import Any
@@ -23,7 +19,7 @@ from advjax.types import Array, Key, LogitsFn, dataclass
 
 @dataclass
 class LeastLinear:
-    """Searches for the point where the tangent plane is off by most; see ``llr``."""
+    """Searches for the point of largest linearisation error; see ``llr``."""
 
     search: attacks.Ascent
 
@@ -81,12 +77,14 @@ def llr(
 
     .. math:: L(x) + \lambda\, g(\delta_{LLR}; x)
         + \mu\, |\delta_{LLR}^\top \nabla_x L(x)|, \qquad
-        \delta_{LLR} = \arg\max_{\delta \in B_\epsilon} g(\delta; x)
+        \delta_{LLR} = \arg\max_{\delta \in B_\epsilon} g(\delta; x), \qquad
+        g(\delta; x) = |L(x + \delta) - L(x) - \delta^\top \nabla_x L(x)|
 
-    L is the cross entropy, and g how far its tangent plane at x is off at x + delta.
-    The search starts at a uniform draw, because g has no gradient at x, and takes
-    steepest steps of the ball; its last iterate is held constant in the outer gradient,
-    which passes the gradient at x (reverse over reverse).
+    L is the cross entropy, and g the error of its tangent plane at x. With lambda = mu
+    = 1 the two terms bound :math:`|L(x + \delta) - L(x)|` from above, by the triangle
+    inequality. The search starts at a uniform draw, because g has no gradient at x, and
+    takes steepest steps of the ball; its last iterate is held constant in the outer
+    gradient, which passes the gradient at x (reverse over reverse).
 
     Every pass of the network in the outer loss is one in train mode: batch
     normalisation normalises x and x + delta each by its own batch, and its running

@@ -23,6 +23,7 @@ import optax
 from jax.sharding import Mesh
 
 from advjax import attacks, balls, data, keys, sharding
+from advjax.attacks.checks import check_count
 from advjax.models import Model
 from advjax.training import feed as feeds
 from advjax.training.assess import assess, decide
@@ -146,13 +147,10 @@ def _validate(
     sets = {'held-out': held_out}
     if feeds.in_memory(train):
         sets = {'training': train, **sets}
-    for name, value, least in (
-        ('epochs', epochs, 1),
-        ('batch_size', batch_size, 1),
-        *((f'the number of {n} images', len(s.labels), 1) for n, s in sets.items()),
-    ):
-        if not (isinstance(value, int) and value >= least):
-            raise ValueError(f'{name} must be an integer >= {least}, got {value!r}')
+    check_count('epochs', epochs)
+    check_count('batch_size', batch_size)
+    for name, each in sets.items():
+        check_count(f'the number of {name} images', len(each.labels))
     params, state = jax.eval_shape(model.init, jax.random.key(0))
     for name, each in sets.items():
         image = jax.ShapeDtypeStruct((1, *each.images.shape[1:]), np.float32)

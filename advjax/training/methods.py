@@ -94,14 +94,14 @@ class Method:
     update: Update | None = None
 
     def at(self, step: Array) -> 'Method':
-        """The method as its plan has it at a step."""
+        """The method with its scheduled numbers at a step."""
         method = self
         for path, factor in self.plan:
             method = scaled(method, path, factor(step))
         return method
 
     def around(self, wrap: Callable[[Any], Any]) -> 'Method':
-        """The method with its outer loss inside of another.
+        """The method with its outer loss wrapped by another.
 
         Args:
           wrap: makes the new outer loss, which holds the present one as its ``outer``.
@@ -134,13 +134,12 @@ def method(
     Args:
       inner: an attack, ``(logits_fn, key, x, y) -> x_adv``.
       outer: ``(forward, state, x, x_adv, y) -> (losses (B,), logits (B, K), state)``.
-      train_mode: run the model in train mode while attacking.
-      view: the view of the model that the adversary belongs to.
-      adversarial: whether ``inner`` is a maximum; say False for random noise.
-        ``unperturbed`` never is one.
+      train_mode: this and what follows are the fields of ``Method``.
+      view: such as {'branch': 1}.
+      adversarial: False for random noise; ``unperturbed`` never is an adversary.
       replays: updates in a row on every batch.
-      unlabelled: whether ``outer`` takes examples without a label.
-      update: the step, where it is not the ordinary one; see ``Update``.
+      unlabelled: whether y may be -1.
+      update: see ``Update``.
 
     Raises:
       ValueError: if the view names an argument that every model has, or replays is

@@ -1,10 +1,7 @@
-r"""MART: adversarial training that weighs misclassified examples more.
+"""MART: adversarial training that weighs misclassified examples more.
 
-.. math:: \min_\theta E\big[ \mathrm{BCE}(p(x'), y)
-          + \lambda\, D_{KL}(p(x) \,\|\, p(x'))\, (1 - p_y(x)) \big]
-
-The less probable its label in the clean prediction, the more an example counts in the
-second term.
+The less probable its label is in the clean prediction, the more an example counts in
+the divergence of its two predictions.
 """
 
 import jax

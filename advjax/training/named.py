@@ -9,7 +9,7 @@ from advjax import attacks, losses
 from advjax.attacks.checks import check_fraction
 from advjax.attacks.starts import Start
 from advjax.balls import Ball, as_ball
-from advjax.training.methods import Method, Outer, method, unperturbed
+from advjax.training.methods import Method, method, unperturbed
 from advjax.types import Array, Loss, dataclass
 
 
@@ -87,17 +87,14 @@ def with_own_loss(method: Method) -> Method:
     return method.around(WithOwnLoss)
 
 
-def _outer(loss: Loss) -> Outer:
-    return on_adversarial if loss is losses.cross_entropy else OnAdversarial(loss)
-
-
 def standard(loss: Loss = losses.cross_entropy) -> Method:
     r"""Empirical risk minimisation: :math:`E\,J(\theta, x, y)`.
 
     Args:
       loss: J, such as ``losses.one_vs_rest`` for classes that do not compete.
     """
-    return method(unperturbed, _outer(loss))
+    plain = loss is losses.cross_entropy
+    return method(unperturbed, on_adversarial if plain else OnAdversarial(loss))
 
 
 def noise(ball: Ball | float, start: Start = attacks.starts.uniform) -> Method:

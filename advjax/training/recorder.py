@@ -1,4 +1,4 @@
-"""What a training touches outside of itself: checkpoints, log, bar, signals, clock."""
+"""The side effects of training: checkpoints, log, progress bar, signals, clock."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ import jax
 from advjax import sharding
 from advjax.progress import Bar
 from advjax.training import fingerprint
-from advjax.training.checkpoint import Checkpoints
+from advjax.training.checkpoint import Checkpoints, filled, numbered
 from advjax.training.preemption import Listener
 from advjax.training.result import write_log
 from advjax.training.run import Plan, Record, Training, placed
@@ -19,7 +19,7 @@ from advjax.training.settings import Checkpointing
 
 
 class Recorder:
-    """Keeps a training on disk, shows it, and hears when it is to stop.
+    """Saves a training, shows its progress, and listens for SIGTERM.
 
     Everything is a no-op where it was not asked for: without ``Checkpointing`` nothing
     is written and no signal is handled, without ``progress`` no bar is shown.
@@ -39,7 +39,7 @@ class Recorder:
         """Opens the directory; returns the training that goes on from there.
 
         Args:
-          training: a new one, which the checkpoints must be alike.
+          training: a new one, with the structure that a checkpoint must have.
 
         Raises:
           ValueError: if the directory holds another run.
@@ -72,7 +72,7 @@ class Recorder:
         """Moves the bar.
 
         Args:
-          training: says which epoch it is, and what the last one was worth.
+          training: its epoch, and the held-out accuracy of the last one, are shown.
           done: updates of this epoch.
           **shown: further figures.
         """
@@ -143,8 +143,8 @@ class Recorder:
             )
         self._saves = saved['saves']
         self._plan.feed.restore(saved['input'])
-        state = _filled(training.state, tree['state'])
-        best = _filled(training.best, tree['best'])
+        state = filled(training.state, tree['state'])
+        best = filled(training.best, tree['best'])
         place = self._plan.place
         if place.several:
             state, best = placed(place, state), place.put(best)
@@ -157,19 +157,11 @@ class Recorder:
 
 def _arrays(training: Training) -> dict[str, Any]:
     """The arrays of a training, under plain names."""
-    return {
-        name: {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
-        for name, tree in (('state', training.state), ('best', training.best))
-    }
-
-
-def _filled(template: Any, leaves: dict[str, Any]) -> Any:
-    flat = [leaves[str(i)] for i in range(len(leaves))]
-    return jax.tree.unflatten(jax.tree.structure(template), flat)
+    return {'state': numbered(training.state), 'best': numbered(training.best)}
 
 
 def _made_with(plan: Plan, training: Training) -> dict[str, Any]:
-    """What must be the same for a checkpoint to go on."""
+    """What must be unchanged for a run to resume from a checkpoint."""
     return {
         'method': fingerprint.of_arrays(plan.method),
         'optimizer': fingerprint.of_optimizer(plan.optimizer, training.state.params),

@@ -1,4 +1,4 @@
-"""What a training leaves behind: the network, its history, and where they are kept."""
+"""The result of a training: the network, its history, and the files they are in."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import jax
 
 from advjax import files, models
 from advjax.models import Model
-from advjax.training.checkpoint import Checkpoints
+from advjax.training.checkpoint import Checkpoints, filled, numbered
 from advjax.training.steps import TrainState
 from advjax.types import LogitsFn, Params, State
 
@@ -43,7 +43,7 @@ class Fit:
       model_state: its statistics, or {}.
       last: the state training ended with.
       history: one row per epoch, those of failed attempts included.
-      events: what happened besides, in words.
+      events: failures and what followed, in words.
       seconds: wall time spent training, including what was spent before a resume.
       adversarial: whether the method trains against an adversary.
     """
@@ -80,17 +80,14 @@ def restore(directory: str | Path, model: Model) -> models.LogitsFn:
     folder = Path(directory) / 'checkpoints'
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     best = {'params': shapes[0], 'model_state': shapes[1]}
-    like = {'best': {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(best))}}
     found = None
     if folder.is_dir():
         checkpoints = Checkpoints(folder)
-        found = checkpoints.restore(like)
+        found = checkpoints.restore({'best': numbered(best)})
         checkpoints.close()
     if found is None:
         raise FileNotFoundError(f'no checkpoint in {folder}')
-    leaves = [found[0]['best'][str(i)] for i in range(len(like['best']))]
-    # Templates stand for what was saved; only their names and shapes were compared.
-    tree = jax.tree.unflatten(jax.tree.structure(best), leaves)
+    tree = filled(best, found[0]['best'])
     return models.logits_fn(model, tree['params'], tree['model_state'])
 
 

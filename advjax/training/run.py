@@ -64,7 +64,7 @@ class Record:
       epoch: finished epochs of it.
       best_score: of the best epoch of all seeds; -1 before the first.
       history: one row per epoch, those of failed attempts included.
-      events: what happened besides, in words.
+      events: failures and what followed, in words.
       seconds: wall time spent training.
       finished: nothing is left to be done.
     """
@@ -126,7 +126,7 @@ def placed(place: Placement, state: TrainState) -> TrainState:
 
 
 def kept(state: TrainState) -> dict[str, Any]:
-    """The network in a state, out of reach of the donation of the state."""
+    """A copy of the network in a state, which survives the donation of the state."""
     params, model_state = state.result
     return jax.tree.map(jnp.copy, {'params': params, 'model_state': model_state})
 
@@ -138,7 +138,7 @@ def begin(plan: Plan) -> Training:
 
 
 def outcome(plan: Plan, training: Training) -> Fit:
-    """What is left behind by a training that ends here."""
+    """The result of a training that ends here."""
     best, record = training.best, training.record
     if plan.place.several:  # The result is used on one device, or placed anew.
         best = jax.tree.map(jnp.array, sharding.fetched(best))

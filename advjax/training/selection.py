@@ -29,16 +29,16 @@ def _path(path: Any) -> str:
 
 
 def find(tree: Any, where: Where) -> tuple[str, ...]:
-    """The paths that are meant.
+    """The paths that ``where`` selects.
 
     Args:
       tree: a method.
-      where: a path; its end, if only one number's path ends so; or a function of
-        paths that is true for those that are meant. An end may match the radii of
-        several balls if the balls are equal, because they are one threat model.
+      where: a path; its end, if only one number's path ends so; or a predicate on
+        paths. An end may match the radii of several balls if the balls are equal,
+        because they are one threat model.
 
     Raises:
-      ValueError: if nothing is meant, or it is not clear which.
+      ValueError: if no number is selected, or the end of a path is ambiguous.
     """
     known = paths(tree)
     if callable(where):

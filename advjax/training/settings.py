@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from advjax.attacks.checks import check_count
+
 OnFailure = Literal['rollback', 'restart', 'continue']
 
 
@@ -59,7 +61,4 @@ class Recovery:
                 "on_failure must be 'rollback', 'restart' or 'continue', got "
                 f'{self.on_failure!r}'
             )
-        if not (isinstance(self.max_restarts, int) and self.max_restarts >= 0):
-            raise ValueError(
-                f'max_restarts must be an integer >= 0, got {self.max_restarts!r}'
-            )
+        check_count('max_restarts', self.max_restarts, 0)

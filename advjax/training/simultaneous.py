@@ -89,9 +89,9 @@ def free(ball: Ball | float, replays: int = 8, rate: float = 1.0) -> Method:
 
     Reference: Shafahi et al. 2019, arXiv 1904.12843, algorithm 1: the gradient is that
     with respect to the images that the network sees. The authors' code differentiates
-    through the clipping to the pixel range as well, which keeps noise that points out
-    of it from ever turning round: before the black background of MNIST nothing robust
-    is learned in that way.
+    through the clipping to the pixel range as well, so noise that points out of the
+    range never turns back: on the black background of MNIST nothing robust is learned
+    in that way.
     """
     ball = as_ball(ball)
     check_count('replays', replays)

@@ -1,7 +1,4 @@
-r"""Label smoothing: a share of the probability is spread over all classes.
-
-.. math:: \tilde y = (1 - a)\, \mathrm{onehot}(y) + a / K
-"""
+"""Label smoothing: a share of the probability is spread over all classes."""
 
 from typing import Any
 

@@ -13,9 +13,9 @@ from advjax.training.named import on_adversarial
 def spatial_at(degrees: float = 30.0, pixels: float = 3.0, k: int = 10) -> Method:
     """Worst-of-k training: ``attacks.spatial`` with random draws as the adversary.
 
-    Every image is turned and shifted k times, with draws of its own, and trained on as
-    the network gets it most wrong. A moved image is no member of a norm ball, so
-    ``fit`` cannot know which attack to watch: give it one.
+    Every image is turned and shifted k times, with draws of its own, and the result of
+    largest margin is trained on. A moved image is no member of a norm ball, so ``fit``
+    needs to be given the attack of its held-out accuracy.
 
     Gradient evaluations per step: 1, and k forward passes.
 

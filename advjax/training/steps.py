@@ -232,7 +232,7 @@ def weights(
 
 
 def _checked(outer: Any, result: Any, state: TrainState, task: Task) -> Any:
-    """Refuses what would broadcast to something else than it says."""
+    """Refuses results of a wrong shape, which broadcasting would hide."""
     size = task.x.shape[0]
     shapes = jax.tree.map(jnp.shape, result)
     like = jax.tree.structure(state.model_state)

@@ -1,9 +1,4 @@
-r"""Virtual adversarial training: the adversary of a prediction, which needs no labels.
-
-.. math:: J(x, y) + \alpha\, D_{KL}(p(\cdot \mid x, \hat\theta) \,\|\,
-    p(\cdot \mid x + r_{vadv}, \theta)), \qquad
-    r_{vadv} = \arg\max_{\|r\|_2 \le \epsilon} D_{KL}(p(x) \,\|\, p(x + r))
-"""
+"""Virtual adversarial training: the largest change of a prediction, without labels."""
 
 from typing import Any
 
@@ -82,6 +77,8 @@ def virtual_adversarial(
         p(\cdot \mid x + r_{vadv}, \theta)), \qquad
         r_{vadv} = \epsilon\, \frac{g}{\|g\|_2}, \quad
         g = \nabla_r D_{KL}(p(x) \,\|\, p(x + r)) \big|_{r = \xi d}
+
+    an estimate of the r of length :math:`\epsilon` at which the divergence is largest.
 
     At r = 0 the divergence has no slope, but its curvature times a unit vector d is
     :math:`g / \xi`: one such gradient is one iteration of the power method for the

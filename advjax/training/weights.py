@@ -12,6 +12,7 @@ because an optimizer is static structure of the compiled step.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ def l1_decay(coefficient: float) -> optax.GradientTransformation:
     .. math:: g \leftarrow g + \lambda\, \mathrm{sign}(\theta)
 
     with sign(0) = 0; the subgradient form, which hovers around zero rather than
-    resting there. Leaves of one row or less (biases) are left alone.
+    resting there. Only kernels (see ``is_kernel``) decay.
 
     Args:
       coefficient: lambda.
@@ -40,13 +41,10 @@ def l1_decay(coefficient: float) -> optax.GradientTransformation:
         raise ValueError(f'coefficient must be a number >= 0, got {coefficient!r}')
 
     def decay(path: Any, gradient: Array, weight: Array) -> Array:
-        if not is_kernel(path, weight):
-            return gradient
+        del path
         return gradient + coefficient * jnp.sign(weight).astype(gradient.dtype)
 
-    return _with_params(
-        'l1_decay', lambda g, w: jax.tree_util.tree_map_with_path(decay, g, w)
-    )
+    return _of_kernels('l1_decay', decay)
 
 
 @functools.cache
@@ -107,15 +105,10 @@ def layer_decay(rate: float, **by_name: float) -> optax.GradientTransformation:
         return optax.EmptyState()
 
     def decay(path: Any, gradient: Array, weight: Array) -> Array:
-        if not is_kernel(path, weight):
-            return gradient
         own = by_name.get(jax.tree_util.keystr(path[:1], simple=True), rate)
         return gradient + (2 * own / weight.shape[-1]) * weight.astype(gradient.dtype)
 
-    change = _with_params(
-        'layer_decay', lambda g, w: jax.tree_util.tree_map_with_path(decay, g, w)
-    )
-    return optax.GradientTransformation(init, change.update)
+    return optax.GradientTransformation(init, _of_kernels('layer_decay', decay).update)
 
 
 @functools.cache
@@ -143,17 +136,14 @@ def max_column_norm(limit: float = 1.9365) -> optax.GradientTransformation:
         raise ValueError(f'limit must be a number > 0, got {limit!r}')
 
     def confine(path: Any, update: Array, weight: Array) -> Array:
-        if not is_kernel(path, weight):
-            return update
+        del path
         new = weight + update
         axes = tuple(range(new.ndim - 1))
         norm = jnp.sqrt(jnp.sum(jnp.square(new), axis=axes, keepdims=True))
         # Inside, the update passes bit for bit.
         return jnp.where(norm > limit, new * (limit / norm) - weight, update)
 
-    return _with_params(
-        'max_column_norm', lambda u, w: jax.tree_util.tree_map_with_path(confine, u, w)
-    )
+    return _of_kernels('max_column_norm', confine)
 
 
 def is_kernel(path: Any, weight: Array) -> bool:
@@ -172,15 +162,20 @@ def is_kernel(path: Any, weight: Array) -> bool:
 
 
 OTHERS = ('bias', 'scale', 'token', 'positions', 'embedding', 'pos_embedding')
-"""Names in the params of what is no kernel though it may have many axes."""
+"""Names of params that are no kernels, although they may have several axes."""
 
 
-def _with_params(name: str, change: Any) -> optax.GradientTransformation:
-    """A stateless transformation of updates and params."""
+def _of_kernels(
+    name: str, change: Callable[[Any, Array, Array], Array]
+) -> optax.GradientTransformation:
+    """Without state: ``change(path, update, weight)`` of every kernel."""
+
+    def one(path, update, weight):
+        return change(path, update, weight) if is_kernel(path, weight) else update
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         if params is None:
             raise ValueError(f'{name} needs params: update(updates, state, params)')
-        return change(updates, params), state
+        return jax.tree_util.tree_map_with_path(one, updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
