@@ -1,4 +1,4 @@
-r"""JPEG compression without its bit stream: cosine coefficients of blocks, rounded.
+r"""JPEG compression without the bit stream: quantised cosine coefficients of blocks.
 
 .. math:: g(x) = D^\top \big(Q \odot \mathrm{round}(D x D^\top / Q)\big) D
 

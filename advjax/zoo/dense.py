@@ -8,7 +8,7 @@ from flax import nnx
 
 from advjax import models
 
-# Where a sigmoid is not flat it is a quarter as steep as a ReLU, hence its gain of 4.
+# The largest slope of a sigmoid is a quarter of that of a ReLU, hence its gain of 4.
 _ACTIVATIONS = {
     'relu': (nnx.relu, nnx.initializers.he_normal()),
     'sigmoid': (

@@ -29,7 +29,7 @@ def softmax_regression(
     size = math.prod(shape)
 
     def init(key):
-        del key  # The loss is convex: where one starts does not matter.
+        del key  # The loss is convex, so the start does not matter.
         return {'w': jnp.zeros((size, num_classes)), 'b': jnp.zeros((1, num_classes))}
 
     return models.from_function(init, lambda p, x: _flat(x) @ p['w'] + p['b'])
@@ -41,8 +41,8 @@ def logistic(shape: tuple[int, ...] = (28, 28, 1)) -> models.Model:
 
     Its cross entropy with labels {0, 1} is ``losses.softplus`` with {-1, +1}. Over
     an Linf ball without bounds the worst case of s is
-    :math:`s - y\,\epsilon \|w\|_1` (Goodfellow et al. 2015, section 5, with the sign
-    that the paper misprints put right).
+    :math:`s - y\,\epsilon \|w\|_1` (Goodfellow et al. 2015, section 5, whose sign is a
+    misprint).
 
     Args:
       shape: shape of one input.

@@ -1,9 +1,9 @@
-"""The pickles inside PyTorch's weight files, read without running anything.
+"""The pickles inside PyTorch's weight files, read without executing anything.
 
 A pickle is a program for a stack machine that may call any function. Here
 ``pickletools`` only parses it, and the few instructions that weights need act on plain
-values: numbers, strings, tuples, lists, dicts and the tensors below. A global is a name
-and never an object, so there is nothing to call; any name not listed is an error.
+values: numbers, strings, tuples, lists, dicts and the tensors below. A global stays a
+name and is never looked up; any name not listed is an error.
 """
 
 import pickletools
@@ -32,7 +32,7 @@ _TYPES = {
     *('int32', 'int64'),
 }
 
-# More axes than NumPy has, which has more than PyTorch uses.
+# The limit of NumPy, which is above that of PyTorch.
 _MOST_AXES = 64
 
 _MARK = object()
@@ -198,7 +198,7 @@ def _expect(value: Any, *kinds: type) -> Any:
 def _put(target: Any, items: list[Any]) -> None:
     _expect(target, dict)
     for key, value in zip(items[::2], items[1::2], strict=True):
-        # Others may be so deep or so long that to hash them is an attack.
+        # Hashing deep tuples or huge numbers could take forever.
         short = isinstance(key, int) and -(2**63) <= key < 2**63
         if not (key is None or short or isinstance(key, (str, bytes, float))):
             raise TypeError(f'a {type(key).__name__} is no key')
@@ -282,7 +282,7 @@ def _ordered_dict(*pairs: Any) -> dict[Any, Any]:
         (items,) = pairs
         for pair in _expect(items, list):
             _put(made, list(_expect(pair, tuple, list)))
-        # Used up: a short pickle could make as many long copies as it likes.
+        # Emptied, or a short pickle could make any number of long copies.
         items.clear()
     return made
 
