@@ -1,4 +1,4 @@
-"""What an evaluation has checked from outside, in words."""
+"""What an evaluation has verified independently of the attacks, in words."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,14 +13,18 @@ def checks_of(found: Sequence[Evaluation], ball: Ball) -> list[dict[str, Any]]:
     """Claims about all adversarial images, how many were checked, how many failed.
 
     Args:
-      found: what attacks did to each network.
-      ball: the threat model that everything was verified against.
+      found: the evaluation of each network.
+      ball: the threat model.
     """
-    claims = np.concatenate([(e.success | e.rejected).ravel() for e in found])
-    norm = np.concatenate([e.norm.ravel() for e in found])[claims]
-    ranged = np.concatenate([e.in_range.ravel() for e in found])[claims]
-    margin = np.concatenate([e.margin.ravel() for e in found])[claims]
-    finite = np.concatenate([e.finite.ravel() for e in found])
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(e, name).ravel() for e in found])
+
+    claims = joined('success') | joined('rejected')
+    norm, ranged, margin = (
+        joined(name)[claims] for name in ('norm', 'in_range', 'margin')
+    )
+    finite = joined('finite')
     eps, checked = float(ball.eps), int(claims.sum())
     largest = f'largest distance {norm.max():.7f}' if checked else 'none was found'
     rows = [
