@@ -96,7 +96,7 @@ class Conv:
 
 @dataclass
 class Activation:
-    """A function of each number by itself; build it with ``activation``."""
+    """An elementwise function; build it with ``activation``."""
 
     name: str = struct.field(pytree_node=False)
 
@@ -139,11 +139,7 @@ def _bias(bias: Array | None, kernel: Array) -> Array:
 
 
 def dense(kernel: Array, bias: Array | None = None) -> Dense:
-    """A dense layer x W + b; it flattens its input.
-
-    Args:
-      kernel: W, (n, m).
-      bias: b, m numbers; zeros by default.
+    """A dense layer x W + b with W (n, m); it flattens its input.
 
     Raises:
       ValueError: for another shape.
@@ -182,10 +178,7 @@ def conv(
 
 
 def activation(name: str) -> Activation:
-    """A function of each number by itself.
-
-    Args:
-      name: one of ``ACTIVATIONS``.
+    """An elementwise function, by its name in ``ACTIVATIONS``.
 
     Raises:
       ValueError: for another name.
@@ -198,11 +191,7 @@ def activation(name: str) -> Activation:
 def max_pool(
     window: int | Sequence[int] = 2, strides: int | Sequence[int] | None = None
 ) -> MaxPool:
-    """Max pooling without padding.
-
-    Args:
-      window: its sides.
-      strides: the steps between windows; the window by default.
+    """Max pooling without padding; the strides are the window by default.
 
     Raises:
       ValueError: for sides or strides that are no positive integers.

@@ -45,13 +45,7 @@ class Layer(Protocol):
 
 
 def spectral_norm(matrix: Array) -> Array:
-    """The largest singular value of a matrix, by its singular value decomposition.
-
-    Args:
-      matrix: (m, n); a dense layer's kernel in either orientation.
-
-    Returns:
-      (), exact up to rounding.
+    """The largest singular value of a matrix (m, n), (), exact up to rounding.
 
     Raises:
       ValueError: for anything but a matrix with at least one entry.
@@ -222,15 +216,7 @@ def power_norm(
 
 
 def matrix_of(linear: Callable[[Array], Array], shape: tuple[int, ...]) -> Array:
-    """The matrix of a linear map on inputs of a shape, column by column.
-
-    Args:
-      linear: maps a batch, without a constant part.
-      shape: shape of one input, of n numbers.
-
-    Returns:
-      (m, n): what the map makes of the n unit vectors.
-    """
+    """The matrix (m, n) of a linear map of batches, for inputs of a shape."""
     size = math.prod(shape)
     images = linear(jnp.eye(size).reshape(size, *shape))
     return images.reshape(size, -1).T

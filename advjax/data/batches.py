@@ -69,8 +69,7 @@ def epoch_indices(key: Key, n: int, batch_size: int) -> Batch:
       A ``Batch`` of shape (ceil(n / B), B), with each index once under the mask.
 
     Raises:
-      ValueError: if n or batch_size is not a positive integer, or if ``key`` is
-        not one key.
+      ValueError: if n or B is not a positive integer, or ``key`` is not one key.
     """
     n, batch_size = check_integer('n', n), check_integer('batch_size', batch_size)
     key = keys.typed(key)

@@ -37,13 +37,9 @@ class Dropped:
 def dropout(
     logits_fn: LogitsFn, rate: float = 0.5, *, answers: int = 10, draws: int = 30
 ) -> Defended:
-    """A network whose units drop out at test time, after every ReLU.
+    """A network whose units are dropped at test time, after every ReLU.
 
-    Args:
-      logits_fn: any network with ReLUs.
-      rate: share of units that vanish, p.
-      answers: draws that the deployed model averages over.
-      draws: draws per gradient of the adaptive attacker.
+    ``rate`` is p; ``answers`` and ``draws`` are those of ``randomised``.
 
     Raises:
       ValueError: if ``rate`` does not lie in [0, 1).

@@ -70,11 +70,7 @@ class Compressed:
 
 
 def jpeg(logits_fn: LogitsFn, quality: int = 50) -> Defended:
-    """A network that sees compressed images.
-
-    Args:
-      logits_fn: the network, on images (B, H, W, C) in [0, 1].
-      quality: 1 (coarsest) to 100.
+    """A network that sees compressed images (B, H, W, C) in [0, 1].
 
     Raises:
       ValueError: if the quality is not an integer from 1 to 100.

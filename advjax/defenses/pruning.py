@@ -58,10 +58,10 @@ def activation_pruning(
     """A network that prunes activations at random, after every ReLU.
 
     Args:
-      logits_fn: any network with ReLUs; it is not trained anew.
+      logits_fn: any network with ReLUs; it is not retrained.
       fraction: draws per layer as a share of its units (1 = 100 % in the paper).
-      answers: draws that the deployed model averages over.
-      draws: draws per gradient of the adaptive attacker.
+      answers: as in ``randomised``.
+      draws: as in ``randomised``.
 
     Raises:
       ValueError: if ``fraction`` is not positive.

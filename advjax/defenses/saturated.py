@@ -14,11 +14,7 @@ from advjax.types import LogitsFn
 
 
 def saturated(logits_fn: LogitsFn, factor: float = 100.0) -> Defended:
-    """A network with its logits multiplied by ``factor``.
-
-    Args:
-      logits_fn: the network.
-      factor: T.
+    """A network with its logits multiplied by T, ``factor``.
 
     Raises:
       ValueError: if ``factor`` is not a finite number > 0.

@@ -49,11 +49,7 @@ class Ramp(Code):
 
 @functools.cache
 def thermometer_model(model: Model, levels: int = 16) -> Model:
-    """A network on codes as a network on images, to be trained as any other.
-
-    Args:
-      model: takes codes, (B, ..., C * levels).
-      levels: of the code.
+    """A network on codes (B, ..., C * levels) as a network on images, for training.
 
     Raises:
       ValueError: if there are fewer than 2 levels.

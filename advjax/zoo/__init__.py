@@ -1,7 +1,8 @@
 """Networks of the literature, as ``advjax.models.Model`` values.
 
-Each factory takes the shape of one input and the number of classes and is cached:
-two calls give the same functions, hence one compiled program.
+Each factory takes the ``shape`` of one input, (H, W, C) for an image, and the number of
+classes K. It is cached: two calls give the same functions, hence one compiled program.
+Networks for images raise a ValueError for a value out of range.
 """
 
 from advjax.zoo.cnn import fast_mnist, load_fast_mnist, madry_mnist

@@ -43,12 +43,7 @@ def madry_mnist(
 
     5x5 convolution to 32, ReLU, 2x2 max pooling, 5x5 convolution to 64, ReLU, 2x2
     max pooling, 1024 units, ReLU, K logits; truncated-normal weights of scale 0.1,
-    biases 0.1. 3.3 million parameters at 28x28.
-
-    Args:
-      shape: (H, W, C) of one image.
-      num_classes: K.
-      scale: factor of all widths, for capacity studies.
+    biases 0.1. 3.3 million parameters at 28x28. ``scale`` multiplies all widths.
 
     Reference: Madry et al. 2018, arXiv 1706.06083, and its mnist_challenge code.
     """
@@ -92,12 +87,7 @@ def fast_mnist(
 
     4x4 convolutions of stride 2 and padding 1 to 16 and 32 channels, 100 units, K
     logits, ReLU between, PyTorch's default initialisation. 166,406 parameters at
-    28x28. Images need sides of at least 4.
-
-    Args:
-      shape: (H, W, C) of one image.
-      num_classes: K.
-      scale: factor of all widths.
+    28x28. Images need sides of at least 4. ``scale`` multiplies all widths.
 
     Reference: Wong, Rice and Kolter 2020, arXiv 2001.03994, and its MNIST code.
     """

@@ -21,10 +21,6 @@ def softmax_regression(
     r"""Multinomial logistic regression :math:`z = xW + b`, zero initialised.
 
     Goodfellow et al. 2015 call it the shallow softmax.
-
-    Args:
-      shape: shape of one input.
-      num_classes: K.
     """
     size = math.prod(shape)
 
@@ -43,9 +39,6 @@ def logistic(shape: tuple[int, ...] = (28, 28, 1)) -> models.Model:
     an Linf ball without bounds the worst case of s is
     :math:`s - y\,\epsilon \|w\|_1` (Goodfellow et al. 2015, section 5, whose sign is a
     misprint).
-
-    Args:
-      shape: shape of one input.
     """
     size = math.prod(shape)
 

@@ -83,9 +83,6 @@ def preact_resnet18(
       widths: features of each stage; fewer than four make a smaller network.
       **options: branches, activation a, dtype, mean and std; see ``zoo.Common``.
 
-    Raises:
-      ValueError: for a value out of range.
-
     Reference: He et al. 2016, arXiv 1603.05027; Rice et al. 2020, arXiv 2002.11569;
     Wong et al. 2020, arXiv 2001.03994; Gowal et al. 2021, arXiv 2110.09468.
     """
@@ -119,9 +116,6 @@ def resnet18(
       widths: features of each stage; fewer than four make a smaller network.
       **options: branches, activation, dtype, mean and std; see ``zoo.Common``.
 
-    Raises:
-      ValueError: for a value out of range.
-
     Reference: He et al. 2015, arXiv 1512.03385.
     """
     stages = _stages(widths, (2, 2, 2, 2))
@@ -141,17 +135,8 @@ def resnet50(
 
     23,520,842 parameters with the stem of small images, 25,557,032 with
     ``stem='imagenet', num_classes=1000``. The 3x3 convolution of a bottleneck strides,
-    not the first one as in the paper: that is how all published weights are.
-
-    Args:
-      shape: (H, W, C) of one image.
-      num_classes: K.
-      stem: 'cifar' or 'imagenet', as in ``resnet18``.
-      widths: inner features of each stage, which ends with four times as many.
-      **options: branches, activation, dtype, mean and std; see ``zoo.Common``.
-
-    Raises:
-      ValueError: for a value out of range.
+    not the first one as in the paper, as in all published weights. The arguments are
+    those of ``resnet18``; a stage ends with four times as many features as its width.
 
     Reference: He et al. 2015, arXiv 1512.03385.
     """

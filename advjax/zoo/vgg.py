@@ -109,9 +109,6 @@ def vgg16(
       widths: features of each stage.
       **options: branches, activation, dtype, mean and std; see ``zoo.Common``.
 
-    Raises:
-      ValueError: for a value out of range.
-
     Reference: Simonyan and Zisserman 2014, arXiv 1409.1556, configuration D; the form
     for CIFAR-10 is that of kuangliu/pytorch-cifar, whose names weights have.
     """
@@ -128,16 +125,7 @@ def vgg11(
 ) -> models.Model:
     """VGG-11 for small images: stages of 1, 1, 2, 2 and 2 convolutions.
 
-    Otherwise ``vgg16``. 9,231,114 parameters.
-
-    Args:
-      shape: (H, W, C) of one image, with sides of at least 32.
-      num_classes: K.
-      widths: features of each stage.
-      **options: branches, activation, dtype, mean and std; see ``zoo.Common``.
-
-    Raises:
-      ValueError: for a value out of range.
+    Otherwise, and in its arguments, it is as ``vgg16``. 9,231,114 parameters.
 
     Reference: Simonyan and Zisserman 2014, arXiv 1409.1556, configuration A.
     """

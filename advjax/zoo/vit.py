@@ -214,9 +214,6 @@ def vit_small(
         AdvProp's), activation (the exact GELU by default), dtype (the softmax stays
         float32), mean and std; see ``zoo.Common``.
 
-    Raises:
-      ValueError: for a value out of range.
-
     Reference: Dosovitskiy et al. 2021, arXiv 2010.11929; the small one is of Touvron et
     al. 2021, arXiv 2012.12877. Weights have the names of timm.
     """

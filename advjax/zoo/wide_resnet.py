@@ -46,9 +46,6 @@ def wide_resnet(
       channels: features of the first convolution; fewer make a smaller network.
       **options: branches, activation, dtype, mean and std; see ``zoo.Common``.
 
-    Raises:
-      ValueError: for a value out of range.
-
     Reference: Zagoruyko and Komodakis 2016, arXiv 1605.07146; Zhang et al. 2019, arXiv
     1901.08573; Gowal et al. 2020, arXiv 2010.03593.
     """
