@@ -84,14 +84,6 @@ def _newton(weight: Array, speed: Array, room: Array, need: Array) -> Array:
     return jnp.where(reached | unbounded, jnp.minimum(t * speed, room), full)
 
 
-def _linf(weight: Array, room: Array, need: Array) -> Array:
-    return _newton(weight, (weight > 0).astype(weight.dtype), room, need)
-
-
-def _l2(weight: Array, room: Array, need: Array) -> Array:
-    return _newton(weight, weight, room, need)
-
-
 def _l1(weight: Array, room: Array, need: Array) -> Array:
     # No coordinate needs more room than what it would take alone.
     alone = divide(jnp.broadcast_to(need, weight.shape), weight, 0.0)
@@ -114,4 +106,8 @@ def _l1(weight: Array, room: Array, need: Array) -> Array:
     return jnp.where(full, room, jnp.where(partial, share * room, 0))
 
 
-_SIZES = {'linf': _linf, 'l2': _l2, 'l1': _l1}
+_SIZES = {
+    'linf': lambda w, room, need: _newton(w, (w > 0).astype(w.dtype), room, need),
+    'l2': lambda w, room, need: _newton(w, w, room, need),
+    'l1': _l1,
+}

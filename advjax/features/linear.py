@@ -75,11 +75,6 @@ class Linear:
         return signs * self(x) - fall.T
 
 
-def _linf(weight: Array, room: Array, eps: Array) -> Array:
-    del weight
-    return jnp.minimum(room, eps)
-
-
 def _l1(weight: Array, room: Array, eps: Array) -> Array:
     order = jnp.argsort(-weight[0])
     first = jnp.take(room, order, axis=1)
@@ -119,7 +114,7 @@ def _l2(weight: Array, room: Array, eps: Array) -> Array:
 
 
 _SIZES: dict[str, Callable[[Array, Array, Array], Array]] = {
-    'linf': _linf,
+    'linf': lambda weight, room, eps: jnp.minimum(room, eps),
     'l2': _l2,
     'l1': _l1,
 }
