@@ -128,7 +128,7 @@ def projection(
     if size is None and isinstance(generator, Generator):
         size = generator.latent
     if size is None:
-        raise ValueError('latent must be given: this generator does not say its own')
+        raise ValueError('latent must be given: this generator does not have one')
     check_positive('rate', rate)
     check_positive('damping', damping)
     projected = Projected(

@@ -167,7 +167,7 @@ def _run(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
             known = storages.setdefault(storage.key, storage)
             if (known.dtype, known.size) != (storage.dtype, storage.size):
                 raise ValueError(
-                    f'the storage {storage.key!r} is said to be two things'
+                    f'the storage {storage.key!r} has two different descriptions'
                 )
             stack.append(storage)
         elif name == 'REDUCE':
@@ -201,7 +201,7 @@ def _put(target: Any, items: list[Any]) -> None:
         # Hashing deep tuples or huge numbers could take forever.
         short = isinstance(key, int) and -(2**63) <= key < 2**63
         if not (key is None or short or isinstance(key, (str, bytes, float))):
-            raise TypeError(f'a {type(key).__name__} is no key')
+            raise TypeError(f'a {type(key).__name__} cannot be a key')
         target[key] = value
 
 
@@ -223,7 +223,7 @@ def _global(module: str, attribute: str) -> _Global:
 def _call(function: Any, arguments: tuple[Any, ...]) -> Any:
     name = _expect(function, _Global).name
     if name not in _CALLS:
-        raise ValueError(f'the pickle calls {name}, which is no function')
+        raise ValueError(f'the pickle calls {name}, which is not a function')
     return _CALLS[name](*arguments)
 
 
