@@ -408,7 +408,7 @@ def take(attack: Any, index: HostArray, size: int) -> Any:
     return _map_balls(lambda ball: ball.take(index, size), attack)
 
 
-def _map_balls(change: Callable[[Ball], Ball], attack: Any) -> Any:
+def _map_balls(change: Callable[[Any], Any], attack: Any) -> Any:
     def one(node):
         return change(node) if _is_ball(node) else node
 

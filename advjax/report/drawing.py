@@ -192,7 +192,7 @@ def percent_axis(axis: Any, limits: Any) -> None:
 
 
 def finish(
-    figure: Figure, handles: Sequence[Any], labels: Sequence[str], width: float
+    figure: Figure, width: float, handles: Sequence[Any], labels: Sequence[str]
 ) -> None:
     """Puts a legend above the axes, and fixes the layout."""
     if labels:

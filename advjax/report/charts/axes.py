@@ -101,8 +101,9 @@ def lines_on(
         at, values = drawing.floats(line.x), drawing.floats(line.y)
         axes.plot(at, values, label=name, zorder=3, **look)
         if line.spread is not None:
-            band = [drawing.floats(part) for part in line.spread]
-            axes.fill_between(at, *band, color=look['color'], alpha=0.18, linewidth=0)
+            low, high = (drawing.floats(part) for part in line.spread)
+            band: dict[str, Any] = {'color': look['color'], 'alpha': 0.18}
+            axes.fill_between(at, low, high, linewidth=0, **band)
     for number, (name, where) in enumerate((marks or {}).items()):
         dashes = (0, (6, 3 + 2 * number))
         axes.axvline(where, color=drawing.INK, ls=dashes, lw=1.4, label=name)

@@ -54,7 +54,7 @@ def panels(
             }
         for axes in grid[len(drawings) :]:
             axes.set_axis_off()
-        drawing.finish(figure, list(named.values()), list(named), width)
+        drawing.finish(figure, width, list(named.values()), list(named))
     return figure
 
 

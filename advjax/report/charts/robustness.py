@@ -43,8 +43,8 @@ def robustness_curves(
         for index, (name, sizes, accuracy) in enumerate(curves):
             sizes = drawing.floats(sizes)
             share = 100 * drawing.floats(accuracy)
-            look = {'label': drawing.label(name, 32), **drawing.series(index)}
-            axes.plot(sizes, share, zorder=3, **look)
+            look = drawing.series(index)
+            axes.plot(sizes, share, label=drawing.label(name, 32), zorder=3, **look)
             largest = max([largest, *sizes[np.isfinite(sizes)]])
         if chance is not None:
             name = f'guessing ({100 * chance:.1f} %)'
@@ -56,7 +56,7 @@ def robustness_curves(
         axes.set_xlim(0, (largest or 1.0) * 1.02)
         drawing.percent_axis(axes.yaxis, axes.set_ylim)
         axes.set(xlabel=quantity, ylabel='right answers (%)')
-        drawing.finish(figure, *axes.get_legend_handles_labels(), width)
+        drawing.finish(figure, width, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -119,7 +119,7 @@ def attack_bars(
         axes.tick_params(axis='y', length=0)
         axes.spines['left'].set_visible(False)
         axes.set_xlabel('right answers (%)')
-        drawing.finish(figure, *axes.get_legend_handles_labels(), width)
+        drawing.finish(figure, width, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -166,5 +166,5 @@ def training_curves(
             panel.set_xlabel('epoch (passes over the training images)')
             panel.xaxis.get_major_locator().set_params(integer=True)
             panel.set_xlim(-0.02 * max(longest, 1), 1.02 * max(longest, 1))
-        drawing.finish(figure, *axes.get_legend_handles_labels(), width)
+        drawing.finish(figure, width, *axes.get_legend_handles_labels())
     return figure
