@@ -16,6 +16,7 @@ returned bit for bit. All norms are per example, over every axis but the first.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -25,7 +26,6 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from advjax import keys, projections, rows
-from advjax.projections import wide as _wide
 from advjax.types import Array, Ball, Bounds, HostArray, Key, dataclass
 
 TOLERANCE = 2.0**-20
@@ -78,32 +78,38 @@ def contains(ball: Ball, x: Array, x0: Array) -> Array:
     return inside
 
 
-def _anywhere(ball: Ball, x: Array, otherwise: Array | float = 0.0) -> Array:
-    """Every coordinate may change."""
-    del ball, otherwise
-    return x
+@dataclass
+class _NormBall:
+    """What the balls of all norms share."""
 
+    eps: Array
+    bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
 
-def _with_eps(ball: Any, eps: Array) -> Any:
-    """The same ball with another radius."""
-    return dataclasses.replace(ball, eps=eps)
+    contains = contains
 
+    def confine(self, x: Array, otherwise: Array | float = 0.0) -> Array:
+        """``x``: every coordinate may change."""
+        del otherwise
+        return x
 
-def _unbounded(ball: Any) -> Any:
-    """The same ball without bounds."""
-    return dataclasses.replace(ball, bounds=None)
+    def with_eps(self, eps: Array) -> Any:
+        """The same ball with another radius."""
+        return dataclasses.replace(self, eps=eps)
 
+    def unbounded(self) -> Any:
+        """The same ball without bounds."""
+        return dataclasses.replace(self, bounds=None)
 
-def _take(ball: Any, index: HostArray, size: int) -> Any:
-    """The same ball for some of ``size`` examples: a radius of each is indexed."""
-    if jnp.ndim(ball.eps) == 0:
-        return ball
-    if ball.eps.shape != (size,):
-        raise ValueError(
-            f'eps must have shape () or ({size},), one radius per example, '
-            f'got {ball.eps.shape}'
-        )
-    return dataclasses.replace(ball, eps=jnp.asarray(ball.eps)[index])
+    def take(self, index: HostArray, size: int) -> Any:
+        """The same ball for some of ``size`` examples: a radius of each is indexed."""
+        if jnp.ndim(self.eps) == 0:
+            return self
+        if self.eps.shape != (size,):
+            raise ValueError(
+                f'eps must have shape () or ({size},), one radius per example, '
+                f'got {self.eps.shape}'
+            )
+        return dataclasses.replace(self, eps=jnp.asarray(self.eps)[index])
 
 
 def _span(ball: Ball) -> float:
@@ -120,17 +126,15 @@ def _draw(ball: Ball, key: Key, x0: Array, radius: Array, direction) -> Array:
         lambda k: direction(k, size).astype(x0.dtype).reshape(shape),
         keys.per_example(key, x0.shape[0]),
     )
-    radius = _wide(radius, x0)
+    radius = projections.wide(radius, x0)
     finite = jnp.isfinite(radius)
     return projections.clip(x0 + jnp.where(finite, radius, 0) * unit, ball.bounds)
 
 
 @dataclass
-class Linf:
+class Linf(_NormBall):
     r""":math:`\{x' : \max_i |x'_i - x_i| \le \epsilon\}`, in pixels."""
 
-    eps: Array
-    bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
     norm_name = 'linf'
 
     def project(self, x: Array, x0: Array) -> Array:
@@ -152,19 +156,11 @@ class Linf:
         """Largest absolute coordinate, (B,)."""
         return rows.largest(jnp.abs(delta))
 
-    contains = contains
-    confine = _anywhere
-    with_eps = _with_eps
-    unbounded = _unbounded
-    take = _take
-
 
 @dataclass
-class L2:
+class L2(_NormBall):
     r""":math:`\{x' : \|x' - x\|_2 \le \epsilon\}`."""
 
-    eps: Array
-    bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
     norm_name = 'l2'
 
     def project(self, x: Array, x0: Array) -> Array:
@@ -192,19 +188,11 @@ class L2:
         """Euclidean norm, (B,)."""
         return projections.euclidean(delta).reshape(delta.shape[0])
 
-    contains = contains
-    confine = _anywhere
-    with_eps = _with_eps
-    unbounded = _unbounded
-    take = _take
-
 
 @dataclass
-class L1:
+class L1(_NormBall):
     r""":math:`\{x' : \|x' - x\|_1 \le \epsilon\}`."""
 
-    eps: Array
-    bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
     norm_name = 'l1'
 
     def project(self, x: Array, x0: Array) -> Array:
@@ -234,22 +222,14 @@ class L1:
         """Sum of absolute coordinates, (B,)."""
         return rows.total(jnp.abs(delta))
 
-    contains = contains
-    confine = _anywhere
-    with_eps = _with_eps
-    unbounded = _unbounded
-    take = _take
-
 
 @dataclass
-class L0:
+class L0(_NormBall):
     r""":math:`\{x' : \#\{i : x'_i \ne x_i\} \le \epsilon\}`, eps in coordinates.
 
     A coordinate is one number of the input: a colour pixel counts as three.
     """
 
-    eps: Array
-    bounds: Bounds = struct.field(pytree_node=False, default=(0.0, 1.0))
     norm_name = 'l0'
 
     def project(self, x: Array, x0: Array) -> Array:
@@ -257,7 +237,7 @@ class L0:
         return projections.l0(x, x0, self.eps, self.bounds)
 
     def sample(self, key: Key, x0: Array) -> Array:
-        """floor(eps) random coordinates, each uniform in the bounds (or x0 +- 1)."""
+        """floor(eps) random coordinates, each uniform in the bounds (or in x0 +- 1)."""
         low, high = self.bounds or (-1.0, 1.0)
 
         def draw(key):
@@ -279,7 +259,7 @@ class L0:
         to [-1, 1]; divided by eps, a step ``eps * rate * steepest`` moves each of
         those coordinates by ``rate``.
         """
-        eps = _wide(self.eps, grad)
+        eps = projections.wide(self.eps, grad)
         top = _top(grad, _count(self.eps, grad))
         return projections.divide(top, jnp.broadcast_to(eps, grad.shape), 0.0)
 
@@ -287,15 +267,9 @@ class L0:
         """Number of coordinates that differ, (B,)."""
         return rows.total((delta != 0).astype(delta.dtype))
 
-    contains = contains
-    confine = _anywhere
-    with_eps = _with_eps
-    unbounded = _unbounded
-    take = _take
-
 
 def _count(eps: Array, x: Array) -> Array:
-    return jnp.floor(_wide(eps, x))
+    return jnp.floor(projections.wide(eps, x))
 
 
 def _top(grad: Array, count: float | Array) -> Array:
@@ -385,10 +359,10 @@ def inside(ball: Ball, x: Array, x0: Array) -> Array:
 
 
 def radius(ball: Ball, x0: Array) -> Array:
-    """The radius (B,), but no more than what the bounds leave of the whole space.
+    """The radius (B,), at most the diameter of the bounds in the norm of the ball.
 
     So a search that scales its steps with the radius also works in a ball of
-    infinite radius, as long as there are bounds (else it is 1 there).
+    infinite radius; without bounds an infinite radius is replaced by 1.
     """
     size = float(np.prod(x0.shape[1:]))
     span = _span(ball)
@@ -428,7 +402,7 @@ def _is_radius(value: object) -> bool:
 
 
 def stands_for_ball(value: object) -> bool:
-    """Whether ``as_ball`` is meant for it: a ball or a radius, and not an attack."""
+    """Whether ``as_ball`` takes it: a ball or a radius, and not an attack."""
     return _is_radius(value) or _is_ball(value)
 
 
@@ -446,11 +420,7 @@ def with_eps(attack: Any, eps: ArrayLike) -> Any:
 
     Under ``vmap`` over ``eps`` this is a sweep of radii in one program.
     """
-
-    def one(node):
-        return node.with_eps(eps) if _is_ball(node) else node
-
-    return jax.tree.map(one, attack, is_leaf=_is_ball)
+    return _map_balls(lambda ball: ball.with_eps(eps), attack)
 
 
 def take(attack: Any, index: HostArray, size: int) -> Any:
@@ -464,8 +434,11 @@ def take(attack: Any, index: HostArray, size: int) -> Any:
     Raises:
       ValueError: if a radius has a length other than ``size``.
     """
+    return _map_balls(lambda ball: ball.take(index, size), attack)
 
+
+def _map_balls(change: Callable[[Any], Any], attack: Any) -> Any:
     def one(node):
-        return node.take(index, size) if _is_ball(node) else node
+        return change(node) if _is_ball(node) else node
 
     return jax.tree.map(one, attack, is_leaf=_is_ball)

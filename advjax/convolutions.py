@@ -1,22 +1,22 @@
 """Convolutions and pools in the form that XLA:CPU runs fast, also inside loops.
 
-XLA:CPU has one fast convolution: batch and features at the ends of the operand
-(`b01f`), input then output features at the end of the kernel (`01io`). It brings
-others into that form at the top level of a program only, never in the body of a
-`scan` or `while` (jax issue 12868). The gradients of a convolution have other forms,
-so an attack or a training loop that is scanned is 10 to 100 times slower than its
-body. Max-pooling has a second trap: its gradient, `select_and_scatter_add`, is slow
-everywhere. There are two cures here:
+XLA:CPU has one fast layout of convolutions: batch and features at the ends of the
+operand (`b01f`), input then output features at the end of the kernel (`01io`). It
+brings others into that layout at the top level of a program only, never in the body of
+a `scan` or `while` (jax issue 12868). The gradients of a convolution have other
+layouts, so an attack or a training loop that is scanned is 10 to 100 times slower than
+its body. The gradient of max-pooling, `select_and_scatter_add`, is slow everywhere.
+There are two remedies:
 
-- `conv_general_dilated` and `max_pool` are for networks that we write. Their gradients
-  are *written* in the fast form.
-- `canonical` is for networks that others wrote. It rewrites the jaxpr of a function,
-  usually of `jax.value_and_grad(objective)`, equation by equation. It works on the
-  equations that remain after differentiation, so it asks nothing of the model.
+- `conv_general_dilated` and `max_pool` are for networks written with them. Their
+  gradients are *written* in the fast layout.
+- `canonical` is for all other networks. It rewrites the jaxpr of a function, usually of
+  `jax.value_and_grad(objective)`, equation by equation, after differentiation, so it
+  requires nothing of the model.
 
 The rewriting replaces single equations by calls with the same inputs and outputs, and
-leaves everything else as the very same objects. That is why it needs no interpreter:
-literals, effects, contexts and custom derivatives never pass through this module.
+keeps everything else. So it needs no interpreter: literals, effects, contexts and
+custom derivatives are not touched.
 """
 
 import functools
@@ -36,14 +36,14 @@ __all__ = ['canonical', 'conv_general_dilated', 'max_pool']
 # keeps the program small; the weight gradient of an 11 x 11 kernel stays below it.
 _MAX_POSITIONS = 128
 
-# A matrix product with fewer rows than this wastes its pass over the other matrix.
+# A matrix product with fewer rows is limited by reading the other matrix.
 _MIN_ROWS = 16
 
 # Pools with larger windows stay as they are: the program grows with the window.
 _MAX_WINDOW = 25
 
-# The primitives whose jaxprs are their meaning. All others stay untouched, and so do
-# the rules of custom derivatives, which are functions.
+# The primitives that only run their jaxprs. All others stay untouched, and so do the
+# rules of custom derivatives, which are functions.
 _CALLS = {
     *('jit', 'pjit', 'closed_call', 'remat2', 'checkpoint', 'scan', 'while', 'cond'),
     *('custom_jvp_call', 'custom_vjp_call'),
@@ -51,7 +51,7 @@ _CALLS = {
 
 
 def _fast_spec(spatial: int) -> lax.ConvDimensionNumbers:
-    """The layout that XLA:CPU runs fast: `b01f_01io->b01f` in two dimensions."""
+    """The fast layout of XLA:CPU: `b01f_01io->b01f` in two dimensions."""
     image = (0, spatial + 1, *range(1, spatial + 1))
     return lax.ConvDimensionNumbers(
         image, (spatial + 1, spatial, *range(spatial)), image
@@ -59,7 +59,7 @@ def _fast_spec(spatial: int) -> lax.ConvDimensionNumbers:
 
 
 class _Window(NamedTuple):
-    """How a kernel moves: hashable, so it can be static."""
+    """The geometry of a convolution: hashable, so it can be static."""
 
     strides: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
@@ -78,8 +78,8 @@ def _by_position(
 ) -> jax.Array:
     """A convolution as a matrix product per output position.
 
-    This is the fast form where the kernel is large and the output small, as in a
-    weight gradient, where the kernel is the cotangent and the output the weight.
+    It is fast where the kernel is large and the output small, as in a weight gradient,
+    whose kernel is the cotangent and whose output is the weight.
     """
     strides, padding, lhs_dilation, rhs_dilation, precision = window
     # Now (group, batch, features, *spatial) and (group, out, in, *spatial).
@@ -139,8 +139,8 @@ def _conv_backward(window, residuals, cotangent):
         size = (lhs.shape[1 + k] - 1) * lhs_dilation[k] + 1
         out = (cotangent.shape[1 + k] - 1) * strides[k] + 1
         low = padding[k][0]
-        # Not the forward padding mirrored: a stride that does not divide leaves
-        # input pixels behind the last window, and they need their zeros.
+        # Not the mirrored padding of the forward pass: a stride that does not divide
+        # leaves input pixels after the last window, whose gradients are zeros.
         to_lhs.append((reach - 1 - low, size + low - out))
         to_rhs.append((low, out + reach - 1 - size - low))
     lhs_bar = _conv(
@@ -176,28 +176,12 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`lax.conv_general_dilated` with gradients that are fast in loops on CPU.
 
-    Plain 2-D convolutions, NHWC by HWIO without groups, get gradients in the fast
-    form; all others, and all on other devices, go to `lax` untouched. It is made for
-    flax: `nnx.Conv(..., conv_general_dilated=conv_general_dilated)`, or linen's.
-    Reverse mode works to any order; forward mode (`jax.jvp`, `jax.linearize`,
-    `jax.hessian`) does not, since the gradient is a `custom_vjp`.
-
-    Args:
-      lhs: the images.
-      rhs: the kernel.
-      window_strides: as in `lax.conv_general_dilated`, like all that follow.
-      padding: 'SAME', 'VALID' or (low, high) for every spatial axis.
-      lhs_dilation: the dilation of the images.
-      rhs_dilation: the dilation of the kernel.
-      dimension_numbers: the layouts.
-      feature_group_count: the number of groups of features.
-      batch_group_count: the number of groups of examples.
-      precision: the precision of the products.
-      preferred_element_type: the type of the result.
-      **kw: other arguments of `lax.conv_general_dilated`, `out_sharding` for one.
-
-    Returns:
-      What `lax.conv_general_dilated` returns.
+    Arguments and result are those of `lax.conv_general_dilated`. Plain 2-D
+    convolutions, NHWC by HWIO without groups, get gradients in the fast layout; all
+    others, and all on other devices, are passed on to `lax`. It is made for flax:
+    `nnx.Conv(..., conv_general_dilated=conv_general_dilated)`, or linen's. Reverse mode
+    works to any order; forward mode (`jax.jvp`, `jax.linearize`, `jax.hessian`) does
+    not, since the gradient is a `custom_vjp`.
     """
     spec = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     plain = (
@@ -226,7 +210,7 @@ def conv_general_dilated(
 
 
 class _Pool(NamedTuple):
-    """How a window moves, for all axes of the images."""
+    """The geometry of a pooling, for all axes of the images."""
 
     window: tuple[int, ...]
     strides: tuple[int, ...]
@@ -234,7 +218,7 @@ class _Pool(NamedTuple):
 
 
 def _taps(x: jax.Array, pool: _Pool, fill: float) -> Iterator[jax.Array]:
-    """The elements at one offset of all windows after another."""
+    """For every offset within a window, its elements of all windows."""
     window, strides, padding = pool
     config = [(low, high, 0) for low, high in padding]
     x = lax.pad(x, jnp.array(fill, x.dtype), config)
@@ -249,15 +233,15 @@ def _winners(
     pool: _Pool,
     beats: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
-    """The element of every window that none after it `beats`, and its offset."""
-    # Padding is -inf and may win, first, a window with nothing larger: as in `lax`.
+    """The element of every window that no later one `beats`, and its offset."""
+    # Padding is -inf and wins a window that has nothing larger: as in `lax`.
     best, *others = _taps(x, pool, -jnp.inf)
     index = jnp.zeros(best.shape, jnp.int8)
     for k, tap in enumerate(others, 1):
         take = beats(tap, best)
         best = jnp.where(take, tap, best)
         index = jnp.where(take, jnp.int8(k), index)
-    # Without the barrier XLA computes the chain anew for every tap of the gradient.
+    # Without the barrier XLA recomputes the chain for every tap of the gradient.
     return best, lax.optimization_barrier(index)
 
 
@@ -296,18 +280,9 @@ def max_pool(
 ) -> jax.Array:
     """`flax.nnx.max_pool` from strided slices, with a fast gradient.
 
-    The gradient of a window goes to the first of its largest elements, as with
-    `lax.reduce_window`. A NaN makes its window NaN; then the gradient goes to the
-    last NaN, where `lax` takes the largest element behind it.
-
-    Args:
-      x: floating-point images of shape (*batch, *spatial, features).
-      window_shape: the size of the window, one number per spatial axis.
-      strides: the steps between windows; 1 by default, as in flax.
-      padding: 'SAME', 'VALID' or (low, high) for every spatial axis.
-
-    Returns:
-      The largest element of every window.
+    The arguments are those of flax. The gradient of a window goes to the first of its
+    largest elements, as with `lax.reduce_window`. A NaN makes its window NaN; then the
+    gradient goes to the last NaN, where `lax` takes the largest element after it.
     """
     batch = x.ndim - len(window_shape) - 1
     strides = (1,) * len(window_shape) if strides is None else tuple(strides)
@@ -393,7 +368,7 @@ _RULES = {
 
 
 def _replace(eqn: jec.JaxprEqn, rule: Callable) -> jec.JaxprEqn:
-    """The equation as a call of `rule`, if that is the same from outside."""
+    """The equation as a call of `rule`, if inputs and output are of the same types."""
     jaxpr = jax.make_jaxpr(jax.jit(rule))(*(v.aval for v in eqn.invars)).jaxpr
     call = jaxpr.eqns[0]
     same = (
@@ -417,7 +392,7 @@ def _rewrite_eqn(eqn: jec.JaxprEqn) -> jec.JaxprEqn:
         avals = (v.aval for v in eqn.outvars)
         shardings = (a.sharding for a in avals if isinstance(a, jax.core.ShapedArray))
         if any(axis is not None for s in shardings if s for axis in s.spec):
-            # The types of explicitly sharded arrays would need care in every step.
+            # Explicitly sharded arrays have types that every rule would have to handle.
             return eqn
         rule = _RULES[name](eqn)
         return eqn if rule is None else _replace(eqn, rule)
@@ -444,25 +419,19 @@ def _rewrite(jaxpr: Any) -> Any:
 
 
 def canonical(fun: Callable) -> Callable:
-    """Rewrites what XLA:CPU runs slowly in loops, in any function, into fast forms.
+    """Rewrites what XLA:CPU runs slowly in loops, in any pure function, to be fast.
 
-    Convolutions get the layout that is fast, weight gradients become matrix products,
-    and gradients of max-pools become selections. The values stay those of `fun`, up
-    to rounding. It is meant for a function that is about to be scanned:
+    Convolutions get the fast layout, weight gradients become matrix products, and
+    gradients of max-pools become selections. The values stay those of `fun`, up to
+    rounding. It is meant for a function that is about to be scanned:
 
         gradient = canonical(jax.value_and_grad(objective))
         x, _ = lax.scan(lambda x, _: (x + step * gradient(x)[1], None), x, length=10)
 
     Differentiate inside, as above: the gradient *of* a canonical function is right,
     but its convolutions are those of `lax` again, so wrap it once more. On other
-    devices than CPU, and where there is nothing to rewrite, this is `fun`.
-
-    Args:
-      fun: a pure function of any arguments to any pytree. It may close over tracers.
-
-    Returns:
-      A function with the arguments and results of `fun`, which can be differentiated,
-      mapped and compiled like it.
+    devices than CPU, and where there is nothing to rewrite, this is `fun`. `fun` may
+    close over tracers, and the result can be transformed as `fun` can.
     """
 
     @functools.wraps(fun)
@@ -472,8 +441,8 @@ def canonical(fun: Callable) -> Callable:
         result: Any = None
 
         def traced():
-            # Only arrays pass through the jaxpr; all else, such as None or a Python
-            # number, comes back as the object that it was.
+            # Only arrays pass through the jaxpr; other leaves, such as Python numbers,
+            # are returned as they are.
             nonlocal result
             leaves, treedef = jax.tree.flatten(fun(*args, **kwargs))
             arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]

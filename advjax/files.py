@@ -1,4 +1,4 @@
-"""Files that are whole: written in one piece, and read to the end or refused."""
+"""Atomic writes, and reads that refuse damaged files."""
 
 import contextlib
 import os
@@ -10,28 +10,24 @@ import numpy as np
 
 
 class DamagedError(ValueError):
-    """The file is there, but cannot be read."""
+    """The file exists, but cannot be read."""
 
 
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
-    """Gives a file to write, which then takes the place of ``path`` in one piece.
+    """Yields a path to write to, and then replaces ``path`` by that file atomically.
 
-    A reader finds the old file or the new one, never half of one. If writing fails,
-    the old one stays and nothing is left beside it. Processes and threads may write
-    the same file at once: the last one wins.
+    A reader finds the old file or the new one, never a part. If writing fails, the old
+    one stays and the new one is removed. Of several processes or threads that write the
+    same file, the last one wins.
 
     Args:
       path: the file to write or replace; its folder must exist.
-      durable: force the contents to the disk first, so that the file is whole even
-        after a power cut.
-
-    Yields:
-      The path to write to.
+      durable: sync the contents to disk first, so that the file survives a power cut.
     """
     path = Path(path)
-    # In the same folder, because only then the move cannot be torn apart. Not
-    # tempfile: its files are for the owner alone, and caches are shared.
+    # In the same folder, or the move would not be atomic. Not tempfile, whose files
+    # only their owner can read, because caches are shared.
     unfinished = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.unfinished')
     try:
         yield unfinished
@@ -44,20 +40,20 @@ def replaced(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Pa
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text in one piece, the same bytes on every system."""
+    """Writes a text atomically, the same bytes on every system."""
     with replaced(path) as unfinished:
         unfinished.write_text(text, encoding='utf-8', newline='\n')
 
 
 def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Reads all arrays of an archive of NumPy's.
+    """Reads all arrays of an npz archive.
 
     Raises:
-      FileNotFoundError: if there is none.
+      FileNotFoundError: if there is no such file.
       DamagedError: if it cannot be read.
     """
     try:
-        # Opened here, because NumPy leaves a damaged archive open.
+        # Opened here, because NumPy does not close a damaged archive.
         with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
             return dict(file)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What tells whether two values are the same, as a short text."""
+"""A short text that identifies a value."""
 
 import re
 import zlib
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def of_arrays(tree: Any) -> str:
-    """Structure and bytes of a pytree; the addresses of functions do not count."""
+    """Checksum of the structure and bytes of a pytree, without function addresses."""
     leaves, structure = jax.tree.flatten(tree)
     text = re.sub(r'0x[0-9a-f]+', '', str(structure))
     total = zlib.crc32(text.encode())

@@ -1,13 +1,13 @@
 r"""The closest point of a hyperplane inside the valid range, in any norm.
 
-Minimum-norm attacks see the decision boundary as a hyperplane. The nearest point of
-it that is an image,
+Minimum-norm attacks approximate the decision boundary by a hyperplane. The nearest
+point of it within the valid range,
 
 .. math:: \arg\min_z \|z - x\|_p \quad \text{s.t.}\quad
           \langle w, z \rangle = c, \; z \in [l, u]^d,
 
-moves every coordinate towards the sign of :math:`w_i` (for c above
-:math:`\langle w, x \rangle`) by a size that one number t decides:
+moves every coordinate in the direction of the sign of :math:`w_i` (for c above
+:math:`\langle w, x \rangle`) by a size that depends on one number t:
 
     Linf   min(t, room)        L2   min(t |w|, room)
     L1     all the room of the coordinates with |w| > t, none of those below
@@ -21,12 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from advjax import rows
-from advjax.balls import Bounds
-from advjax.types import Array
-
-
-def _quotient(a: Array, b: Array) -> Array:
-    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+from advjax.projections import clip, divide, room_towards
+from advjax.types import Array, Bounds
 
 
 def nearest(kind: str, x: Array, w: Array, offset: Array, bounds: Bounds) -> Array:
@@ -49,26 +45,21 @@ def nearest(kind: str, x: Array, w: Array, offset: Array, bounds: Bounds) -> Arr
         raise ValueError(f'kind must be one of {sorted(_SIZES)}, got {kind!r}')
     # Scaled by its largest entry, so that tiny gradients do not underflow squared.
     scale = rows.wide_largest(jnp.abs(w))
-    w = _quotient(w, scale)
-    offset = _quotient(offset.reshape(scale.shape), scale)
+    w = divide(w, scale, 0.0)
+    offset = divide(offset.reshape(scale.shape), scale, 0.0)
     gap = offset - rows.wide_total(w * x)
     towards = jnp.sign(w) * jnp.sign(gap)
-    if bounds is None:
-        room = jnp.full_like(x, jnp.inf)
-    else:
-        room = jnp.where(towards > 0, bounds[1] - x, x - bounds[0])
     weight = jnp.abs(w)
     # Coordinates without weight cannot help, nor can their infinite room.
-    room = jnp.where(weight > 0, jnp.maximum(room, 0), 0)
-    moved = x + towards * _SIZES[kind](weight, room, jnp.abs(gap))
-    return moved if bounds is None else jnp.clip(moved, *bounds)
+    room = jnp.where(weight > 0, room_towards(towards, x, bounds), 0)
+    return clip(x + towards * _SIZES[kind](weight, room, jnp.abs(gap)), bounds)
 
 
 def _newton(weight: Array, speed: Array, room: Array, need: Array) -> Array:
     """Sizes min(t * speed, room) with sum(weight * size) = need, t from below.
 
     The sum is concave in t, so Newton's steps never pass the root, and each round
-    that does not end holds one more coordinate at its bound.
+    but the last fixes one more coordinate at its bound.
     """
 
     def round_(t):
@@ -77,7 +68,7 @@ def _newton(weight: Array, speed: Array, room: Array, need: Array) -> Array:
             jnp.where(blocked, weight * jnp.where(blocked, room, 0), 0)
         )
         rate = rows.wide_total(jnp.where(blocked, 0, weight * speed))
-        return jnp.where(rate > 0, _quotient(need - spent, rate), t)
+        return jnp.where(rate > 0, divide(need - spent, rate, 0.0), t)
 
     def grow(carry):
         t, _ = carry
@@ -86,24 +77,17 @@ def _newton(weight: Array, speed: Array, room: Array, need: Array) -> Array:
 
     t = jnp.zeros_like(need)
     t, _ = jax.lax.while_loop(lambda c: jnp.any(c[1]), grow, (t, need > 0))
-    # What no t reaches takes all the room there is.
+    # If no t is large enough, every coordinate moves to its bound.
     reached = rows.wide_total(weight * jnp.where(jnp.isfinite(room), room, 0)) > need
     unbounded = rows.wide_total((~jnp.isfinite(room)).astype(t.dtype)) > 0
     full = jnp.where(jnp.isfinite(room), room, 0)
     return jnp.where(reached | unbounded, jnp.minimum(t * speed, room), full)
 
 
-def _linf(weight: Array, room: Array, need: Array) -> Array:
-    return _newton(weight, (weight > 0).astype(weight.dtype), room, need)
-
-
-def _l2(weight: Array, room: Array, need: Array) -> Array:
-    return _newton(weight, weight, room, need)
-
-
 def _l1(weight: Array, room: Array, need: Array) -> Array:
     # No coordinate needs more room than what it would take alone.
-    room = jnp.minimum(room, _quotient(jnp.broadcast_to(need, weight.shape), weight))
+    alone = divide(jnp.broadcast_to(need, weight.shape), weight, 0.0)
+    room = jnp.minimum(room, alone)
     gain = weight * room
 
     def halve(_, interval):
@@ -117,10 +101,13 @@ def _l1(weight: Array, room: Array, need: Array) -> Array:
     full = weight > high
     partial = (weight > low) & ~full
     left = need - rows.wide_total(jnp.where(full, gain, 0))
-    share = jnp.minimum(
-        _quotient(left, rows.wide_total(jnp.where(partial, gain, 0))), 1
-    )
+    there = rows.wide_total(jnp.where(partial, gain, 0))
+    share = jnp.minimum(divide(left, there, 0.0), 1)
     return jnp.where(full, room, jnp.where(partial, share * room, 0))
 
 
-_SIZES = {'linf': _linf, 'l2': _l2, 'l1': _l1}
+_SIZES = {
+    'linf': lambda w, room, need: _newton(w, (w > 0).astype(w.dtype), room, need),
+    'l2': lambda w, room, need: _newton(w, w, room, need),
+    'l1': _l1,
+}

@@ -48,7 +48,7 @@ def cross_entropy(logits: Array, y: Array, target: Array | None = None) -> Array
         return _pick(log_p, target)
     if y.ndim == 1:
         return -_pick(log_p, y)
-    # A class that is out of the question on both sides counts nothing.
+    # 0 * log 0 counts as 0.
     return -jnp.sum(jnp.where(y > 0, y * log_p, 0), axis=1)
 
 
@@ -58,7 +58,7 @@ def hard(y: Array) -> Array:
 
 
 def probability(logits: Array, y: Array) -> Array:
-    """The probability (B,) of the label; of soft labels, what is expected of it."""
+    """The probability (B,) of the label; its mean over the classes of soft labels."""
     p = jax.nn.softmax(_float32(logits))
     return _pick(p, y) if y.ndim == 1 else jnp.sum(y * p, axis=1)
 
@@ -81,7 +81,7 @@ def margin(
       logits: (B, K), K >= 2.
       y: (B,) labels.
       target: (B,) classes to be reached, or None.
-      kappa: the confidence beyond which nothing more is gained.
+      kappa: the confidence at which the objective saturates.
 
     Reference: Carlini and Wagner 2017, arXiv 1608.04644, objective f6, with the
     sign turned so that it is maximised.
@@ -95,7 +95,7 @@ def margin(
 
 
 def dlr(logits: Array, y: Array, target: Array | None = None) -> Array:
-    r"""Difference of logits ratio: a margin that does not care about scale.
+    r"""Difference of logits ratio: a margin that does not depend on the scale.
 
     .. math::
         -\frac{z_y - \max_{j \ne y} z_j}{z_{\pi_1} - z_{\pi_3} + 10^{-12}},
@@ -106,7 +106,7 @@ def dlr(logits: Array, y: Array, target: Array | None = None) -> Array:
 
     With three classes the targeted denominator does not exist; there it is
     :math:`z_{\pi_1} - z_{\pi_3}` as well. With two classes no quantity is both
-    scale-free and has a gradient (the ratio is +-1).
+    independent of the scale and has a gradient (the ratio is +-1).
 
     Args:
       logits: (B, K), K >= 3.

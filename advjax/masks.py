@@ -62,7 +62,7 @@ class Masked:
         return self.ball.project(self.confine(x, x0), x0)
 
     def sample(self, key: Key, x0: Array) -> Array:
-        """A draw from the ball, of which the masked coordinates are kept."""
+        """A draw from the ball, restricted to the allowed coordinates."""
         return self.confine(self.ball.sample(key, x0), x0)
 
     def steepest(self, grad: Array) -> Array:
@@ -81,8 +81,8 @@ class Masked:
 def masked(ball: Ball | float, mask: HostArray) -> Masked:
     """Confines a ball to some coordinates: a patch, a region, a feature set.
 
-    ``masked(linf(1.0), patch)`` lets a patch take any value, the adversarial patch;
-    the mask is a leaf, so that one program serves all places.
+    ``masked(linf(1.0), patch)`` is the threat model of an adversarial patch. The mask
+    is a leaf, so one program serves all locations.
 
     Args:
       ball: a ball, or a number as the radius of ``linf``.

@@ -1,9 +1,9 @@
-"""The seam between advjax and neural networks.
+"""The interface between advjax and neural networks.
 
-Attacks see a logits function, training sees a ``Model``: two pure functions over
-plain pytrees. ``from_nnx``, ``from_linen`` and ``from_function`` make one from
-what people write. The split into graph and arrays is done once, at construction,
-so a training step costs no more than the bare ``jax.jit``.
+Attacks see a logits function, training sees a ``Model``: two pure functions over plain
+pytrees. ``from_nnx``, ``from_linen`` and ``from_function`` make one from a network. The
+split into graph and arrays is done once, at construction, so that a training step has
+no overhead over a bare ``jax.jit``.
 """
 
 import functools
@@ -24,15 +24,15 @@ class Model(NamedTuple):
       init: ``key -> (params, state)``; ``state`` holds what training changes
         without a gradient (BatchNorm statistics), or {}.
       apply: ``(params, state, x, train=False, key=None, **view) -> (logits, state)``.
-        With ``train`` False the state is returned as it came and the result is
-        deterministic. ``key`` feeds dropout. A view says how the network is looked
-        at, such as ``branch=1`` (see ``zoo.split_norm_cnn``); it reaches the network
-        as keyword arguments, and without one the network answers as it is used.
-      features: ``(params, state, x) -> (B, F)``, the representation that the last
-        layer reads, in eval mode; None where a network does not say.
+        With ``train`` False the state is returned unchanged and the result is
+        deterministic. ``key`` is for dropout. A view selects a variant of the network,
+        such as ``branch=1`` (see ``zoo.split_norm_cnn``), by keyword arguments of the
+        network.
+      features: ``(params, state, x) -> (B, F)``, the representation before the last
+        layer, in eval mode; None where it is not known.
       published: ``{name: array} -> (params, state)``, from the names and layouts of
-        weights that others have published for the network, which
-        ``zoo.load_published`` reads from files; None where there are none.
+        published weights, which ``zoo.load_published`` reads from files; None where
+        there are none.
     """
 
     init: Callable[[Key], tuple[Params, State]]
@@ -58,8 +58,8 @@ def logits_fn(
       model: the network.
       params: its parameters.
       state: its statistics; {} by default.
-      **view: hashable arguments of the network itself, such as ``branch=1``: what is
-        attacked is that view. Given when the result is called they come first.
+      **view: hashable arguments of the network, such as ``branch=1``. Those given when
+        the result is called take precedence.
 
     Returns:
       A ``jax.tree_util.Partial``: a pytree whose leaves are the parameters. Passed
@@ -79,7 +79,7 @@ def features_fn(model: Model, params: Params, state: State | None = None) -> Log
     Like ``logits_fn`` it is a pytree of the parameters.
 
     Raises:
-      ValueError: if the network does not say what its representation is.
+      ValueError: if the representation of the network is not known.
     """
     if model.features is None:
         raise ValueError(
@@ -91,11 +91,11 @@ def features_fn(model: Model, params: Params, state: State | None = None) -> Log
 
 @functools.cache
 def rematerialised(model: Model) -> Model:
-    """The model, recomputed where a gradient needs what happened inside it.
+    """The model with ``jax.checkpoint`` around every forward pass.
 
     A gradient through a search (differentiating through an attack, unrolled updates)
     then keeps one array of images per step instead of all activations, for one more
-    forward pass each: ``jax.checkpoint`` around every pass.
+    forward pass each.
     """
 
     def apply(params, state, x, train=False, key=None, **view):
@@ -108,11 +108,9 @@ def rematerialised(model: Model) -> Model:
 
 
 def from_function(init: Callable[[Key], Params], apply: Callable[..., Array]) -> Model:
-    """Wraps a stateless network written as two functions.
+    """Wraps a stateless network: ``key -> params``, and ``(params, x) -> logits``.
 
-    Args:
-      init: ``key -> params``.
-      apply: ``(params, x) -> logits``; views are passed on to it.
+    Views are passed on to ``apply``.
     """
 
     def with_state(params, state, x, train=False, key=None, **view):
@@ -136,9 +134,8 @@ def from_linen(
       train_argument: name of the boolean argument of ``module.__call__`` that means
         training, if there is one (often ``train``). A module without one is run the
         same way in both modes.
-      views: all views but the plain one, such as ``[{'branch': 1}]``. A linen module
-        makes the parameters of a layer when it is first called, so those of an
-        auxiliary branch exist only if it has been looked at.
+      views: all views but the default one, such as ``[{'branch': 1}]``: linen creates
+        the parameters of an auxiliary branch only when that view is called.
 
     Raises:
       ValueError: if the module has no argument of that name.
@@ -201,7 +198,7 @@ def from_nnx(constructor: Callable[..., Any]) -> Model:
     Args:
       constructor: ``constructor(rngs=nnx.Rngs)`` builds the module, such as the
         class itself or a ``functools.partial`` of it. Constant arrays of the module
-        belong into an ``nnx.Variable``, which is kept as state.
+        must be in an ``nnx.Variable``, which is kept as state.
 
     Raises:
       ValueError: if ``constructor`` is a module already.
@@ -215,7 +212,7 @@ def from_nnx(constructor: Callable[..., Any]) -> Model:
         )
 
     def split(module):
-        # All that is neither trained nor random is state: statistics, constants.
+        # Whatever is neither trained nor random is state: statistics, constants.
         return nnx.split(module, nnx.Param, nnx.RngState, ...)
 
     abstract = nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0)))
@@ -238,7 +235,7 @@ def from_nnx(constructor: Callable[..., Any]) -> Model:
         return filled
 
     def rest(key: Key) -> Any:
-        """The module's own random streams, from our key: no hidden state."""
+        """The random streams of the module, derived from the key."""
 
         def renew(path, leaf):
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -269,6 +266,6 @@ def from_nnx(constructor: Callable[..., Any]) -> Model:
     def features(params, state, x):
         return merged(params, state, False, None).features(x)
 
-    # Some modules have a number of that name: only a method will do.
+    # Some modules have a number of that name; only a method counts.
     known = callable(getattr(type(abstract), 'features', None))
     return Model(init=init, apply=apply, features=features if known else None)

@@ -1,10 +1,10 @@
-"""A progress bar, or nothing."""
+"""An optional progress bar."""
 
 from typing import Any, Self
 
 
 class Bar:
-    """Shows how far something is, if asked to; tqdm is imported only then."""
+    """A tqdm bar if ``show``, else nothing; tqdm is imported only where needed."""
 
     def __init__(self, show: bool, total: int, unit: str):
         self._bar: Any = None
@@ -14,13 +14,13 @@ class Bar:
             self._bar = tqdm(total=total, unit=unit, leave=False)
 
     def at(self, position: int, description: str, **shown: str) -> None:
-        """Moves the bar to a position and says what is going on there."""
+        """Moves the bar to a position and sets what it shows."""
         if self._bar is not None:
             new = self._bar.desc != f'{description}: '
             self._bar.set_description(description, refresh=False)
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update(position - self._bar.n)
-            if new:  # tqdm would wait for its next turn.
+            if new:  # tqdm would wait for its next update.
                 self._bar.refresh()
 
     def __enter__(self) -> Self:

@@ -2,7 +2,7 @@ r"""Exact Euclidean projections on a norm ball intersected with a box.
 
     l2(x, x0, eps, bounds)    argmin |z - x|_2 over |z - x0|_2 <= eps, low <= z <= high
 
-Pure functions, one for each ball of ``advjax.balls``, which says what they are for.
+Pure functions, one for each ball of ``advjax.balls``.
 ``x`` and ``x0`` are (B, ...), ``eps`` is () or (B,), ``bounds`` is (low, high) or None.
 They assume that ``x0`` lies inside the bounds; then the result is feasible, and
 feasible points are returned bit for bit.
@@ -28,9 +28,9 @@ def l2(x: Array, x0: Array, eps: Array, bounds: Bounds) -> Array:
     Without bounds :math:`x_0 + \min(1, \epsilon / \|d\|)\, d`, d = x - x0. With
     them, by the optimality conditions, coordinate i moves by
     :math:`\min(s |d_i|, r_i)`, where r is the room to the bound and one scale
-    s in [0, 1] makes the norm eps. From s = 0 on, each round holds the
-    coordinates that hit their bound and solves for s on the rest; s only grows
-    and every iterate is feasible, so this ends at the exact s.
+    s in [0, 1] makes the norm eps. From s = 0 on, each round fixes the coordinates
+    that hit their bound and solves for s on the rest; s only grows and every iterate
+    is feasible, so this ends at the exact s.
     """
     delta = x - x0
     eps = jnp.broadcast_to(wide(eps, x), rows.wide_total(x).shape)
@@ -38,7 +38,7 @@ def l2(x: Array, x0: Array, eps: Array, bounds: Bounds) -> Array:
         norm = euclidean(delta)
         scale = divide(jnp.where(norm > eps, eps, 0), norm, 0.0)
         return jnp.where(norm > eps, x0 + scale * delta, x)
-    size, room = jnp.abs(delta), _room(delta, x0, bounds)
+    size, room = jnp.abs(delta), room_towards(delta, x0, bounds)
     inside = euclidean(jnp.minimum(size, room)) <= eps
     # Not used inside, where an infinite radius would make NaN gradients.
     eps = jnp.where(inside, 0, eps)
@@ -49,9 +49,6 @@ def l2(x: Array, x0: Array, eps: Array, bounds: Bounds) -> Array:
 
 
 def _l2_scale(size: Array, room: Array, eps: Array, growing: Array) -> Array:
-    def more(carry):
-        return jnp.any(carry[1])
-
     def grow(carry):
         scale, growing = carry
         new = jnp.maximum(_l2_round(scale, size, room, eps), scale)
@@ -59,11 +56,11 @@ def _l2_scale(size: Array, room: Array, eps: Array, growing: Array) -> Array:
         return new, new > scale
 
     start = jnp.zeros_like(eps), growing
-    return jax.lax.while_loop(more, grow, start)[0]
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), grow, start)[0]
 
 
 def _l2_round(scale: Array, size: Array, room: Array, eps: Array) -> Array:
-    """The scale that makes the norm eps while today's blocked coordinates stay so."""
+    """The scale that makes the norm eps if no other coordinate hits its bound."""
     blocked = scale * size >= room
     # In units of eps no square under- or overflows.
     unit = jax.lax.stop_gradient(jnp.where(eps > 0, eps, 1))
@@ -85,7 +82,7 @@ def l1(x: Array, x0: Array, eps: Array, bounds: Bounds) -> Array:
     """
     delta = x - x0
     eps = jnp.broadcast_to(wide(eps, x), rows.wide_total(x).shape)
-    size, room = jnp.abs(delta), _room(delta, x0, bounds)
+    size, room = jnp.abs(delta), room_towards(delta, x0, bounds)
     inside = rows.wide_total(jnp.minimum(size, room)) <= eps
     # Not used inside, where an infinite radius would make NaN gradients.
     eps = jnp.where(inside, 0, eps)
@@ -156,13 +153,13 @@ def unit(x: Array) -> Array:
 
 
 def divide(a: Array, b: Array, otherwise: float) -> Array:
-    """The quotient where b > 0, and elsewhere no NaN, neither in the gradient."""
+    """The quotient where b > 0, else ``otherwise``; no NaN, also in the gradient."""
     safe = b > 0
     return jnp.where(safe, _ratio(a, jnp.where(safe, b, 1)), otherwise)
 
 
 def euclidean(x: Array) -> Array:
-    """Norm, broadcastable to x, without underflow and without NaN gradient at zero."""
+    """L2 norm, broadcastable to x, without underflow or NaN gradient at zero."""
     scale = jax.lax.stop_gradient(rows.wide_largest(jnp.abs(x)))
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
     square = rows.wide_total(jnp.square(x / scale))
@@ -177,8 +174,8 @@ def rank(values: Array) -> Array:
     return jnp.argsort(order, axis=1).reshape(values.shape).astype(values.dtype)
 
 
-def _room(delta: Array, x0: Array, bounds: Bounds) -> Array:
-    """How far each coordinate may move in its own direction before a bound."""
+def room_towards(delta: Array, x0: Array, bounds: Bounds) -> Array:
+    """How far each coordinate can move in the direction of ``delta``, >= 0."""
     if bounds is None:
         return jnp.full_like(delta, jnp.inf)
     return jnp.maximum(jnp.where(delta > 0, bounds[1] - x0, x0 - bounds[0]), 0)

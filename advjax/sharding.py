@@ -1,10 +1,9 @@
 """Where arrays live: batches sharded over devices, everything else replicated.
 
-One rule serves one device, several, and several processes. A batch axis is
-sharded along the mesh axis 'data'; weights are replicated, or sharded as well where
-asked. The
-programs themselves are written for the whole batch: XLA's partitioner gives every
-device its rows, and only the mean over the batch needs the devices to talk.
+The same rule holds for one device, several, and several processes. A batch axis is
+sharded along the mesh axis 'data'; weights are replicated, or sharded as well. Programs
+are written for the whole batch: XLA's partitioner gives every device its rows, and only
+the mean over the batch needs communication.
 """
 
 import dataclasses
@@ -14,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from advjax.types import Array
@@ -29,9 +29,9 @@ class Placement:
 
     Attributes:
       mesh: batches are sharded along its axis 'data'.
-      shard_weights: between two steps every device keeps its shard only of the weights
-        and of the optimizer's state. A step gathers the weights once, before it
-        attacks, for twice the bytes between devices.
+      shard_weights: between two steps every device keeps only its shard of the weights
+        and of the optimizer state. A step gathers the weights once, before it attacks,
+        for twice the communication.
     """
 
     mesh: Mesh
@@ -81,13 +81,13 @@ class Placement:
         )
 
     def put(self, tree: Any, shardings: Any = None) -> Any:
-        """Arrays that every process has alike, placed; replicated by default."""
+        """Places arrays that are the same on every process; replicated by default."""
         if shardings is None:
             shardings = jax.tree.map(lambda _: self.replicated(), tree)
         return jax.tree.map(_put, tree, shardings)
 
     def put_rows(self, tree: Any) -> Any:
-        """The rows that this process has of a batch, as rows of the whole batch."""
+        """Places this process's rows of a batch as rows of the whole batch."""
 
         def one(rows: np.ndarray) -> Array:
             return jax.make_array_from_process_local_data(self.rows(), rows)
@@ -127,8 +127,8 @@ def placement(
 
     Args:
       batch_size: examples of a whole batch, over all processes.
-      mesh: with an axis 'data'. By default all devices of all processes; of a single
-        process those whose number divides the batch.
+      mesh: with an axis 'data'. By default all devices of all processes; in a single
+        process as many devices as divide the batch.
       shard_weights: see ``Placement``.
 
     Raises:
@@ -164,40 +164,34 @@ def placement(
 
 
 def fetched(tree: Any) -> Any:
-    """Copies on the host, wherever the arrays are; every process must ask for them."""
+    """Copies on the host, wherever the arrays are; every process must call it."""
 
     def one(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or (
             leaf.is_fully_addressable or leaf.is_fully_replicated
         ):
             return np.array(leaf, copy=True)
-        from jax.experimental import multihost_utils
-
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
     return jax.tree.map(one, tree)
 
 
 def any_of(value: bool) -> bool:
-    """Whether any process says so; every process must ask."""
+    """Whether the value is true on any process; every process must call it."""
     if jax.process_count() == 1:
         return value
-    from jax.experimental import multihost_utils
-
     return bool(np.any(multihost_utils.process_allgather(np.bool_(value))))
 
 
 def shared_out(size: int) -> np.ndarray:
-    """The positions of 0..size-1 that are this process's part of a work."""
+    """The positions of 0..size-1 that are this process's share."""
     return np.arange(size)[jax.process_index() :: jax.process_count()]
 
 
 def put_together(values: np.ndarray, part: np.ndarray, size: int) -> np.ndarray:
-    """What all processes found for their parts, (size, ...); every one must ask."""
+    """The values of all processes, (size, ...); every process must call it."""
     if jax.process_count() == 1:
         return values
-    from jax.experimental import multihost_utils
-
     whole = np.zeros((size, *values.shape[1:]), np.int32)
     whole[part] = values
     each = multihost_utils.process_allgather(whole)

@@ -1,8 +1,8 @@
 """The vocabulary: what a logits function, a ball, an attack and a search are.
 
 Everything in advjax is built from four callables. None of them is a class to
-inherit from: a plain function with the right signature is one. What has more than one
-member is a protocol below, and no code of the library asks for a member that no
+inherit from: a plain function with the right signature is one. Whatever has more than
+one member is a protocol below, and no code of the library uses a member that no
 protocol names.
 
     logits_fn(x) -> logits                     (B, ...) -> (B, K)
@@ -41,16 +41,16 @@ LogitsFn = Callable[[Array], Array]
 Objective = Callable[[Array], Array]
 
 
-# (logits, y, target=None) -> (B,), larger is worse for the model. A user's own may
-# leave ``target`` out, and then cannot be aimed.
+# (logits, y, target=None) -> (B,), larger is worse for the model. One without
+# ``target`` cannot be used for targeted attacks.
 Loss = Callable[..., Array]
 
 
 class Attack(Protocol):
     """A search for the worst input near ``x``, as its user calls it.
 
-    A plain function is one. An attack that can be aimed also takes ``target``, the
-    (B,) classes to be reached.
+    A plain function is one. A targeted attack also takes ``target``, the (B,) classes
+    to be reached.
     """
 
     def __call__(self, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Array:
@@ -63,9 +63,8 @@ class Found(NamedTuple):
 
     Attributes:
       x: (B, ...) the best point.
-      rank: (B,) how adversarial the model is there, positive where the goal is
-        reached, -inf where no point was admissible; or None where the search did not
-        measure it.
+      rank: (B,) how adversarial the point is: positive where the goal is reached,
+        -inf where no point was admissible. None where the search did not measure it.
       queries: (B,) model calls spent on every example, -1 where unknown.
     """
 
@@ -95,7 +94,7 @@ class Search(Protocol):
     """An attack, as its author writes it: see ``advjax.attacks.search``.
 
     Attributes:
-      calls: how often one example passes the model, at most; a pass with its gradient
+      calls: the largest number of forward passes per example; one with its gradient
         counts once. None if it is not known beforehand.
       ranked: whether ``Found.rank`` is given. Where it is not, a combinator ranks the
         result by a model call of its own.
@@ -126,7 +125,7 @@ class Composite(Protocol):
     def parts(self) -> Mapping[str, Any]:
         """The attacks by name, in order, with the draws they have inside of it.
 
-        A cascade runs each on what the ones before left standing.
+        A cascade runs each on the examples that survived those before it.
         """
         ...
 
@@ -269,7 +268,7 @@ def as_pytree(fn: Callable[..., Any]) -> Any:
 
 
 def check_images(x: HostArray, name: str = 'x') -> None:
-    """Refuses inputs an attack cannot move: integers, low precision, scalars.
+    """Refuses inputs that an attack cannot perturb: integers, low precision, scalars.
 
     Raises:
       ValueError: if ``x`` is not a float32 or float64 array with a batch axis.

@@ -676,9 +676,9 @@ def test_resuming_needs_the_step_only():
 def test_sizes_are_positive_integers(bad):
     key = jax.random.key(0)
     for call in (lambda n, b: data.epoch_indices(key, n, b), data.sequential_indices):
-        with pytest.raises(ValueError, match=r'^n must be a positive integer'):
+        with pytest.raises(ValueError, match=r'^n must be an integer >= 1'):
             call(bad, 4)
-        with pytest.raises(ValueError, match=r'^batch_size must be a positive integer'):
+        with pytest.raises(ValueError, match=r'^batch_size must be an integer >= 1'):
             call(4, bad)
 
 

@@ -402,7 +402,7 @@ def test_one_storage_is_one_thing(write):
         'a': tensor('0', 4, (4,), legacy=write.legacy),
         'b': tensor('0', 2, (2,), kind='DoubleStorage', legacy=write.legacy),
     }
-    with pytest.raises(ValueError, match='said to be two things'):
+    with pytest.raises(ValueError, match='two different descriptions'):
         zoo.read_state_dict(write(weights, ONE))
 
 

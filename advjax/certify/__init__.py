@@ -1,4 +1,4 @@
-"""What can be proved about a net, rather than tried.
+"""What can be proved about a network: bounds that no attack can exceed.
 
 layers = certify.of_fast_mnist(params)
 bound = certify.lipschitz_bound(layers, (28, 28, 1))

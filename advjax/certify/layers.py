@@ -1,14 +1,13 @@
-"""A feed-forward net as the sequence of its layers.
+"""A feed-forward network as a sequence of layers.
 
-An attack sees a net as one function; what is proved about a net is proved layer by
-layer. A layer here is a value that maps a batch and knows how far it can stretch
-Euclidean distances:
+An attack sees a network as one function; a proof goes layer by layer. A layer here maps
+a batch and knows its Lipschitz constant in the Euclidean norm:
 
     layers = certify.of_fast_mnist(fit.params)
-    logits = certify.run(layers, x)                 # what the network itself answers
+    logits = certify.run(layers, x)                 # those of the network itself
     bound = certify.lipschitz_bound(layers, (28, 28, 1))
 
-Layers are pytrees, so a net of them passes through ``jit`` and ``grad``.
+Layers are pytrees, so a sequence of them passes through ``jit`` and ``grad``.
 """
 
 import functools
@@ -97,7 +96,7 @@ class Conv:
 
 @dataclass
 class Activation:
-    """A function of each number by itself; build it with ``activation``."""
+    """An elementwise function; build it with ``activation``."""
 
     name: str = struct.field(pytree_node=False)
 
@@ -123,7 +122,7 @@ class MaxPool:
         return convolutions.max_pool(x, self.window, self.strides)
 
     def lipschitz(self, shape: tuple[int, ...]) -> Array:
-        """The root of the number of windows that share a pixel; 1 if none overlap."""
+        """The square root of the number of windows that share a pixel."""
         del shape
         sharing = map(lambda w, s: -(-w // s), self.window, self.strides)
         return jnp.float32(math.sqrt(math.prod(sharing)))
@@ -140,11 +139,7 @@ def _bias(bias: Array | None, kernel: Array) -> Array:
 
 
 def dense(kernel: Array, bias: Array | None = None) -> Dense:
-    """A dense layer x W + b; it flattens what it is given.
-
-    Args:
-      kernel: W, (n, m).
-      bias: b, m numbers; zeros by default.
+    """A dense layer x W + b with W (n, m); it flattens its input.
 
     Raises:
       ValueError: for another shape.
@@ -183,10 +178,7 @@ def conv(
 
 
 def activation(name: str) -> Activation:
-    """A function of each number by itself.
-
-    Args:
-      name: one of ``ACTIVATIONS``.
+    """An elementwise function, by its name in ``ACTIVATIONS``.
 
     Raises:
       ValueError: for another name.
@@ -199,11 +191,7 @@ def activation(name: str) -> Activation:
 def max_pool(
     window: int | Sequence[int] = 2, strides: int | Sequence[int] | None = None
 ) -> MaxPool:
-    """Max pooling without padding.
-
-    Args:
-      window: its sides.
-      strides: the steps between windows; the window by default.
+    """Max pooling without padding; the strides are the window by default.
 
     Raises:
       ValueError: for sides or strides that are no positive integers.
@@ -213,7 +201,7 @@ def max_pool(
 
 
 def run(layers: Sequence[Layer], x: Array) -> Array:
-    """What a net of layers makes of a batch."""
+    """The outputs of the network for a batch."""
     return functools.reduce(lambda h, layer: layer(h), layers, x)
 
 
@@ -223,12 +211,7 @@ def of_softmax_regression(params: Params) -> list[Layer]:
 
 
 def of_mlp(params: Params, name: str = 'relu') -> list[Layer]:
-    """The layers of ``zoo.mlp``.
-
-    Args:
-      params: its parameters.
-      name: its activation.
-    """
+    """The layers of ``zoo.mlp`` with the activation ``name``."""
     layers: list[Layer] = []
     for i in sorted(params['hidden']):
         hidden = params['hidden'][i]
@@ -249,7 +232,7 @@ def of_madry_mnist(params: Params) -> list[Layer]:
 def _of_conv_net(
     params: Params, between: list[Layer], strides: int, padding: Padding
 ) -> list[Layer]:
-    """Two convolutions, each followed by the same, and two dense layers."""
+    """Two convolutions, each followed by ``between``, and two dense layers."""
     parts = {name: (layer['kernel'], layer['bias']) for name, layer in params.items()}
     return [
         conv(*parts['conv1'], strides, padding),

@@ -1,10 +1,10 @@
-r"""How far a net can stretch a perturbation: operator norms and their product.
+r"""Lipschitz bounds of feed-forward networks: operator norms and their product.
 
 .. math:: \|\phi(x) - \phi(x + r)\|_2 \le L \|r\|_2, \qquad L = \prod_k L_k
 
-for a net :math:`\phi = \phi_K \circ \dots \circ \phi_1` whose layer k stretches by at
-most :math:`L_k`: the largest singular value of a linear layer, 1 for a ReLU. Three
-ways lead to that value, and they agree:
+for a network :math:`\phi = \phi_K \circ \dots \circ \phi_1` whose layer k has the
+Lipschitz constant :math:`L_k`: the largest singular value of a linear layer, 1 for a
+ReLU. There are three ways to that value:
 
     spectral_norm(matrix)         exact, by the singular values of a matrix
     conv_norm(kernel, shape)      a convolution, by its Fourier transform: exact for
@@ -12,8 +12,8 @@ ways lead to that value, and they agree:
     power_norm(linear, shape)     any linear map given as a function, from below
 
 A layer is anything that maps a batch and has ``lipschitz(shape)``; ``certify.layers``
-makes them. The bound says what *cannot* happen. A large one says nothing: that a net
-can be fooled is shown by an attack.
+makes them. A small bound proves robustness. A large one proves nothing: only an attack
+shows that a network can be fooled.
 
 Reference: Szegedy et al. 2014, arXiv 1312.6199, section 4.3.
 """
@@ -33,25 +33,19 @@ Padding = str | Sequence[tuple[int, int]]
 
 
 class Layer(Protocol):
-    """A step of a feed-forward net and the most that it stretches."""
+    """A layer of a feed-forward network, with its Lipschitz constant."""
 
     def __call__(self, x: Array) -> Array:
         """Maps a batch."""
         ...
 
     def lipschitz(self, shape: tuple[int, ...]) -> Array:
-        """The bound on the ratio of distances for inputs of a shape, ()."""
+        """A Lipschitz constant for inputs of a shape, ()."""
         ...
 
 
 def spectral_norm(matrix: Array) -> Array:
-    """The largest singular value of a matrix, by its singular value decomposition.
-
-    Args:
-      matrix: (m, n); a dense layer's kernel in either orientation.
-
-    Returns:
-      (), exact up to rounding.
+    """The largest singular value of a matrix (m, n), (), exact up to rounding.
 
     Raises:
       ValueError: for anything but a matrix with at least one entry.
@@ -99,10 +93,10 @@ def pads_of(
 
 
 def _period(kernel: int, size: int, stride: int, pads: tuple[int, int]) -> int:
-    """The smallest circle on which a zero-padded convolution loses nothing.
+    """The smallest circular image on which a zero-padded convolution is unchanged.
 
-    What a kernel reads beyond the image must be zero there as well, hence the room for
-    the padding, and no two outputs may fall on one place.
+    What a kernel reads beyond the image must be zero, hence the room for the padding,
+    and no two outputs may fall on one position.
     """
     out = (size + sum(pads) - kernel) // stride + 1
     if out < 1:
@@ -125,10 +119,10 @@ def conv_norm(
               A(\xi)_{o, i} = \sum_k W_{k, i, o}\, e^{2 \pi i \langle k, \xi \rangle}
 
     A circular convolution acts on every frequency by itself, as the C_out x C_in matrix
-    A. One of stride s adds the s^2 frequencies that it cannot tell apart: their blocks
-    stand side by side, here as the s^2 interleaved parts of the image. Padding with
-    zeros is a circular convolution on a larger circle, restricted to the images that
-    vanish outside; it stretches no more.
+    A. With stride s it adds up the s^2 frequencies that alias: their blocks stand side
+    by side, here as the s^2 interleaved parts of the image. A zero-padded convolution
+    is a circular one on a larger image, restricted to images that vanish outside, so
+    its norm is no larger.
 
     Args:
       kernel: (height, width, C_in, C_out).
@@ -184,10 +178,10 @@ def power_norm(
 
     .. math:: V_{t+1} R = A^T A V_t, \qquad \|A V_T\| \nearrow \|A\|
 
-    from a random start, with orthonormal columns V made by a QR decomposition. The
+    from a random start, with columns V orthonormalised by a QR decomposition. The
     transpose comes from reverse-mode differentiation, so the map needs no matrix. One
-    column is the classical iteration; a few more carry it past singular values that
-    almost agree, which those of convolutions do.
+    column is the classical iteration; a few more speed it up where the largest singular
+    values nearly coincide, as those of convolutions do.
 
     Args:
       linear: maps a batch, without a constant part.
@@ -222,29 +216,14 @@ def power_norm(
 
 
 def matrix_of(linear: Callable[[Array], Array], shape: tuple[int, ...]) -> Array:
-    """The matrix of a linear map on inputs of a shape, column by column.
-
-    Args:
-      linear: maps a batch, without a constant part.
-      shape: shape of one input, of n numbers.
-
-    Returns:
-      (m, n): what the map makes of the n unit vectors.
-    """
+    """The matrix (m, n) of a linear map of batches, for inputs of a shape."""
     size = math.prod(shape)
     images = linear(jnp.eye(size).reshape(size, *shape))
     return images.reshape(size, -1).T
 
 
 def lipschitz_bounds(layers: Sequence[Layer], shape: tuple[int, ...]) -> Array:
-    """What each layer of a net stretches by at most.
-
-    Args:
-      layers: the net, first layer first.
-      shape: shape of one input.
-
-    Returns:
-      (number of layers,).
+    """The Lipschitz constants of all layers, (K,); see ``lipschitz_bound``.
 
     Raises:
       ValueError: if there is no layer.
@@ -260,10 +239,10 @@ def lipschitz_bounds(layers: Sequence[Layer], shape: tuple[int, ...]) -> Array:
 
 
 def lipschitz_bound(layers: Sequence[Layer], shape: tuple[int, ...]) -> Array:
-    r"""What a feed-forward net stretches by at most, :math:`L = \prod_k L_k`.
+    r"""A Lipschitz constant of a feed-forward network, :math:`L = \prod_k L_k`.
 
     Args:
-      layers: the net, first layer first.
+      layers: the network, first layer first.
       shape: shape of one input.
 
     Returns:
@@ -275,7 +254,7 @@ def lipschitz_bound(layers: Sequence[Layer], shape: tuple[int, ...]) -> Array:
 
 
 def margin_radius(logits: Array, y: Array, bound: Array | float) -> Array:
-    r"""The L2 radius within which no change of the input changes the answer.
+    r"""The L2 radius within which the prediction provably does not change.
 
     .. math:: \frac{z_y - \max_{j \ne y} z_j}{\sqrt 2\, L}
 
@@ -288,7 +267,7 @@ def margin_radius(logits: Array, y: Array, bound: Array | float) -> Array:
       bound: L, from ``lipschitz_bound``.
 
     Returns:
-      (B,) in pixels, 0 where the answer is wrong.
+      (B,) in pixels, 0 where the prediction is wrong.
 
     Raises:
       ValueError: if ``bound`` is a number that is not positive, or for other shapes.

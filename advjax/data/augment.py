@@ -5,16 +5,16 @@ r"""Augmentation under jit: each example is changed by its own key.
 
 An augmentation is any function ``(keys (B,), x (B, H, W, C), y) -> (x, y)``, with
 pixels float32 in [0, 1] before and after. The factories here are cached: the same
-arguments give the same function, so a compiled program is used again.
+arguments give the same function, hence one compiled program.
 
-The same example with the same key is changed in the same way whatever its batch. The
-exceptions are ``cutmix`` and ``mixup``, which need a partner and take it from the
-batch: they couple its examples, and on several devices images travel.
+The result for an example depends on its key and not on its batch, except with
+``cutmix`` and ``mixup``, which take a partner from the batch: they couple its examples,
+and on several devices images are exchanged. All raise a ValueError for an argument out
+of range.
 """
 
 import functools
 import math
-import operator
 from collections.abc import Callable
 from typing import Literal
 
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from advjax import keys as keys_of
 from advjax.data import distortions
+from advjax.data.batches import check_integer
 from advjax.types import Array, Key, check_images
 
 Augment = Callable[[Key, Array, Array], tuple[Array, Array]]
@@ -41,11 +42,8 @@ def pad_crop(
       padding: p, pixels added to each side; 0 changes nothing.
       mode: 'constant' pads with zeros (black), 'reflect' mirrors the image without
         repeating its edge, and needs images larger than p.
-
-    Raises:
-      ValueError: for arguments out of range.
     """
-    padding = _integer('padding', padding, 0)
+    padding = check_integer('padding', padding, 0)
     if mode not in ('constant', 'reflect'):
         raise ValueError(f"mode must be 'constant' or 'reflect', got {mode!r}")
 
@@ -55,28 +53,19 @@ def pad_crop(
         padded = jnp.pad(image, sides, mode=mode)
         return jax.lax.dynamic_slice(padded, (down, right, 0), image.shape)
 
-    def apply(keys: Key, x: Array, y: Array) -> tuple[Array, Array]:
-        keys = _checked(keys, x)
+    def check(x: Array) -> None:
         if mode == 'reflect' and padding >= min(x.shape[1:3]):
             raise ValueError(
                 f'padding must be below the sides of the images to reflect them, got '
                 f'{padding} for {x.shape}'
             )
-        return jax.vmap(one)(keys, x), y
 
-    return apply
+    return _each(one, check)
 
 
 @functools.cache
 def flip(probability: float = 0.5) -> Augment:
-    """Mirrors an image left to right with a probability.
-
-    Args:
-      probability: from 0 to 1.
-
-    Raises:
-      ValueError: if it is not.
-    """
+    """Mirrors an image left to right with a probability."""
     if not 0 <= probability <= 1:
         raise ValueError(f'probability must be from 0 to 1, got {probability!r}')
 
@@ -84,10 +73,7 @@ def flip(probability: float = 0.5) -> Augment:
         chosen = jax.random.bernoulli(key, float(probability))
         return jnp.where(chosen, image[:, ::-1], image)
 
-    def apply(keys: Key, x: Array, y: Array) -> tuple[Array, Array]:
-        return jax.vmap(one)(_checked(keys, x), x), y
-
-    return apply
+    return _each(one)
 
 
 @functools.cache
@@ -101,16 +87,13 @@ def cutout(size: int, fill: float | tuple[float, ...] = 0.5) -> Augment:
     Args:
       size: s, the side of the square in pixels; the authors take 16 on CIFAR-10 and 8
         on CIFAR-100.
-      fill: what covers it, one number or one per channel. The authors cover images
-        that were normalised with zeros, which is the mean of the data set; give
-        that for the paper's rule. Medium grey by default.
-
-    Raises:
-      ValueError: for arguments out of range.
+      fill: the colour, one number or one per channel. The authors put zeros into
+        normalised images, which is the mean of the data set; give that for the paper's
+        rule. Medium grey by default.
 
     Reference: DeVries & Taylor 2017, arXiv 1708.04552, section 3.
     """
-    size = _integer('size', size, 1)
+    size = check_integer('size', size)
     colour = distortions.colour(fill)
 
     def one(key: Key, image: Array) -> Array:
@@ -119,16 +102,14 @@ def cutout(size: int, fill: float | tuple[float, ...] = 0.5) -> Augment:
         covered = _box(shape, centre - size // 2, centre - size // 2 + size)
         return jnp.where(covered[..., None], colour[None, None], image)
 
-    def apply(keys: Key, x: Array, y: Array) -> tuple[Array, Array]:
-        keys = _checked(keys, x)
+    def check(x: Array) -> None:
         if len(colour) not in (1, x.shape[3]):
             raise ValueError(
                 f'fill must hold 1 or {x.shape[3]} numbers for images {x.shape}, got '
                 f'{fill!r}'
             )
-        return jax.vmap(one)(keys, x), y
 
-    return apply
+    return _each(one, check)
 
 
 @functools.cache
@@ -143,26 +124,18 @@ def cutmix(alpha: float, num_classes: int) -> Augment:
     :math:`\lfloor H \sqrt{1 - \lambda'} \rfloor`, with
     :math:`\lambda' \sim \text{Beta}(\alpha, \alpha)` and a centre uniform over all
     pixels. It is clipped at the border, and :math:`\lambda` is then the share of
-    pixels of :math:`x_A` that are left, as in the authors' code.
+    pixels of :math:`x_A` that are left, as in the authors' code. The authors take
+    :math:`\alpha = 1`.
+
+    It takes (B,) labels or (B, K) probabilities, and returns (B, K) probabilities.
 
     Deviation: the authors draw one box for a batch and permute it; here each example
     draws its box and its partner (perhaps itself) by its own key.
 
-    Args:
-      alpha: of the Beta distribution; the authors take 1.
-      num_classes: K.
-
-    Returns:
-      An augmentation that couples the examples of a batch. It takes (B,) labels or
-      (B, K) probabilities, and returns (B, K) probabilities.
-
-    Raises:
-      ValueError: for arguments out of range, or probabilities of another K.
-
     Reference: Yun et al. 2019, arXiv 1905.04899, eq. 1 and 2.
     """
     alpha = _positive_number('alpha', alpha)
-    num_classes = _integer('num_classes', num_classes, 2)
+    num_classes = check_integer('num_classes', num_classes, 2)
 
     def one(key: Key, i: Array, x: Array, y: Array) -> tuple[Array, Array]:
         for_partner, for_ratio, for_centre = jax.random.split(key, 3)
@@ -189,24 +162,16 @@ def mixup(alpha: float, num_classes: int) -> Augment:
         \tilde y = \lambda y_i + (1 - \lambda) y_j, \qquad
         \lambda \sim \text{Beta}(\alpha, \alpha)
 
+    with :math:`\alpha` = 0.2 on ImageNet and 1 on CIFAR-10. It takes (B,) labels or
+    (B, K) probabilities, and returns (B, K) probabilities.
+
     Deviation: the authors' code draws one :math:`\lambda` for a batch and permutes
     it; here each example draws both by its own key, as the paper's equation reads.
-
-    Args:
-      alpha: of the Beta distribution; 0.2 on ImageNet, 1 on CIFAR-10.
-      num_classes: K.
-
-    Returns:
-      An augmentation that couples the examples of a batch. It takes (B,) labels or
-      (B, K) probabilities, and returns (B, K) probabilities.
-
-    Raises:
-      ValueError: for arguments out of range, or probabilities of another K.
 
     Reference: Zhang et al. 2018, arXiv 1710.09412, section 2.
     """
     alpha = _positive_number('alpha', alpha)
-    num_classes = _integer('num_classes', num_classes, 2)
+    num_classes = check_integer('num_classes', num_classes, 2)
 
     def one(key: Key, i: Array, x: Array, y: Array) -> tuple[Array, Array]:
         for_partner, for_ratio = jax.random.split(key)
@@ -225,32 +190,31 @@ def rand_augment(
 ) -> Augment:
     """Applies random distortions of one strength, one after another.
 
-    Each of ``count`` rounds draws one of the 14 operations of ``distortions.NAMES``,
-    all alike, and a direction for those that have one. What the operations do, what
-    a magnitude means for each, and how that differs from the authors' code is told
-    in ``advjax.data.distortions``.
+    Each of ``count`` rounds draws one of the 14 operations of ``distortions.NAMES``
+    uniformly, and a direction for those that have one. ``advjax.data.distortions`` says
+    what the operations do and how they differ from the authors' code.
 
     Args:
       count: N, operations per image; 1 to 3 in the paper.
       magnitude: M, from 0 (nothing but auto-contrast and equalize) to 10.
-      fill: what comes in from outside, one number or one per channel; medium grey
-        by default, as the authors take it.
-
-    Raises:
-      ValueError: for arguments out of range.
+      fill: the colour outside the image, one number or one per channel; medium grey by
+        default, as in the authors' code.
 
     Reference: Cubuk et al. 2020, arXiv 1909.13719, figure 2.
     """
-    count = _integer('count', count, 1)
+    count = check_integer('count', count)
     if not 0 <= magnitude <= 10:
         raise ValueError(f'magnitude must be from 0 to 10, got {magnitude!r}')
     colour = distortions.colour(fill)
+
+    def pick(key: Key) -> Array:
+        return jax.random.randint(key, (), 0, len(distortions.NAMES))
 
     def apply(keys: Key, x: Array, y: Array) -> tuple[Array, Array]:
         keys = _checked(keys, x)
         for i in range(count):
             drawn = keys_of.draw(jax.random.split, keys_of.fold(keys, i))
-            which = keys_of.draw(_pick_distortion, drawn[:, 0])
+            which = keys_of.draw(pick, drawn[:, 0])
             sign = keys_of.draw(jax.random.rademacher, drawn[:, 1])
             x = distortions.distort(x, which, magnitude, sign, colour)
         return x, y
@@ -260,15 +224,7 @@ def rand_augment(
 
 @functools.cache
 def chain(*augments: Augment) -> Augment:
-    """Applies augmentations one after another; each draws for itself.
-
-    Args:
-      *augments: functions of keys, images and labels. The i-th one is given
-        ``fold_in(key, i)`` of every key.
-
-    Raises:
-      ValueError: if one is not a function.
-    """
+    """Applies augmentations in order; the i-th one is given ``fold_in(key, i)``."""
     for i, augment in enumerate(augments):
         if not callable(augment):
             raise ValueError(
@@ -285,8 +241,18 @@ def chain(*augments: Augment) -> Augment:
     return apply
 
 
-def _pick_distortion(key: Key) -> Array:
-    return jax.random.randint(key, (), 0, len(distortions.NAMES))
+def _each(
+    one: Callable[[Key, Array], Array], check: Callable[[Array], None] | None = None
+) -> Augment:
+    """Changes each image by itself, after a check of the batch."""
+
+    def apply(keys: Key, x: Array, y: Array) -> tuple[Array, Array]:
+        keys = _checked(keys, x)
+        if check is not None:
+            check(x)
+        return jax.vmap(one)(keys, x), y
+
+    return apply
 
 
 def _with_partners(one: Callable, num_classes: int) -> Augment:
@@ -322,16 +288,6 @@ def _checked(keys: Key, x: Array) -> Key:
     if x.ndim != 4:
         raise ValueError(f'x must be (B, height, width, channels), got {x.shape}')
     return keys_of.per_example(keys, len(x))
-
-
-def _integer(name: str, value: int, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise ValueError(f'{name} must be an integer >= {least}, got {value!r}')
-    return number
 
 
 def _positive_number(name: str, value: float) -> float:

@@ -8,8 +8,8 @@ before), so training resumes with the step number and nothing else:
     batch = take(on_device, jax.tree.map(lambda rows: rows[step], epoch))
 
 Every batch has the same size, for one compiled program. The last one is filled up
-with real examples, whose mask is False: statistics of a batch never see blank
-images, and whoever counts or averages multiplies by the mask.
+with real examples, whose mask is False: batch statistics never see blank images, and
+sums and means are weighted by the mask.
 """
 
 import operator
@@ -69,10 +69,9 @@ def epoch_indices(key: Key, n: int, batch_size: int) -> Batch:
       A ``Batch`` of shape (ceil(n / B), B), with each index once under the mask.
 
     Raises:
-      ValueError: if n or batch_size is not a positive integer, or if ``key`` is
-        not one key.
+      ValueError: if n or B is not a positive integer, or ``key`` is not one key.
     """
-    n, batch_size = _positive('n', n), _positive('batch_size', batch_size)
+    n, batch_size = check_integer('n', n), check_integer('batch_size', batch_size)
     key = keys.typed(key)
     if key.shape:
         raise ValueError(f'key must be one key, got an array of shape {key.shape}')
@@ -80,19 +79,8 @@ def epoch_indices(key: Key, n: int, batch_size: int) -> Batch:
 
 
 def sequential_indices(n: int, batch_size: int) -> Batch:
-    """Cuts a data set into batches in its own order, as an evaluation does.
-
-    Args:
-      n: number of examples.
-      batch_size: B; may exceed n.
-
-    Returns:
-      A ``Batch`` of shape (ceil(n / B), B), filled up like ``epoch_indices``.
-
-    Raises:
-      ValueError: if n or batch_size is not a positive integer.
-    """
-    n, batch_size = _positive('n', n), _positive('batch_size', batch_size)
+    """Cuts a data set into batches as ``epoch_indices`` does, but in its own order."""
+    n, batch_size = check_integer('n', n), check_integer('batch_size', batch_size)
     return _cut(jnp.arange(n), batch_size)
 
 
@@ -101,11 +89,10 @@ def device_data(dataset: Dataset, *, max_bytes: int = 2 * 2**30) -> DeviceData:
 
     Args:
       dataset: from ``load``.
-      max_bytes: what it may take there (2 GiB; MNIST takes 47 MB).
+      max_bytes: the memory it may take there (2 GiB; MNIST takes 47 MB).
 
     Returns:
-      A ``DeviceData``. It is a copy on CPU, too: later changes of the NumPy arrays
-      do not reach it.
+      A ``DeviceData``, a copy on CPU as well.
 
     Raises:
       ValueError: if the set is empty, malformed or larger than ``max_bytes``.
@@ -135,10 +122,7 @@ def device_data(dataset: Dataset, *, max_bytes: int = 2 * 2**30) -> DeviceData:
 def take(data: DeviceData, batch: Batch) -> dict[str, Array]:
     """Gathers a batch: a pure function of arrays, to be jitted by its caller.
 
-    Args:
-      data: from ``device_data``.
-      batch: indices below N. Others are not checked (they are data), and give
-        wrapped or meaningless examples.
+    Indices must be below N; others are not detected.
 
     Returns:
       'image', float32 (B, H, W, C) in [0, 1], 'label', int32 (B,), and 'index' and
@@ -153,12 +137,12 @@ def take(data: DeviceData, batch: Batch) -> dict[str, Array]:
 
 
 def split_held_out(dataset: Dataset, n: int, seed: int) -> tuple[Dataset, Dataset]:
-    """Holds out n random examples of a training set, to choose by.
+    """Holds out n random examples of a training set, for model selection.
 
     Args:
-      dataset: usually a training set; the test set must not choose anything.
+      dataset: usually a training set; the test set must not be used for selection.
       n: how many examples to hold out, from 1 to one less than there are.
-      seed: of the choice; the same seed and size give the same one everywhere.
+      seed: of the choice, which it and the size of the set determine on every machine.
 
     Returns:
       (rest, held_out): disjoint, each in the order of ``dataset``. Their ``split``
@@ -168,7 +152,7 @@ def split_held_out(dataset: Dataset, n: int, seed: int) -> tuple[Dataset, Datase
       ValueError: if ``n`` or ``seed`` is out of range.
     """
     total = len(dataset.labels)
-    n = _positive('n', n)
+    n = check_integer('n', n)
     if n >= total:
         raise ValueError(f'n must be below the {total} examples there are, got {n}')
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
@@ -192,15 +176,16 @@ def _cut(order: Array, batch_size: int) -> Batch:
     n = len(order)
     shape = (-(-n // batch_size), batch_size)
     mask = jnp.arange(shape[0] * shape[1]) < n
-    # jnp.resize fills up by starting over, which is the rule.
+    # jnp.resize fills up from the beginning of the epoch.
     return Batch(jnp.resize(order, shape).astype(jnp.int32), mask.reshape(shape))
 
 
-def _positive(argument: str, value: int) -> int:
+def check_integer(name: str, value: int, least: int = 1) -> int:
+    """Validates an integer, also one of NumPy's."""
     try:
         number = operator.index(value)
     except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f'{argument} must be a positive integer, got {value!r}')
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise ValueError(f'{name} must be an integer >= {least}, got {value!r}')
     return number

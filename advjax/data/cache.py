@@ -2,9 +2,9 @@
 
 An entry is three files: ``STEM.images.npy``, ``STEM.labels.npy`` and
 ``STEM.json``, which says what the arrays were made from and holds their
-checksums. Every file is written beside its place and moved there; the JSON
-comes last. So a reader finds a whole entry, or one whose checksums disagree
-(a crash, a second writer, a bad disk) and which it takes for absent.
+checksums. Every file is written atomically, the JSON last. So a reader finds a
+whole entry, or one whose checksums disagree (a crash, a second writer, a bad
+disk), which counts as absent.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ _FORMAT = 1
 
 
 def default_dir() -> Path:
-    """Returns ``$ADVJAX_CACHE``, or ``~/.cache/advjax``."""
+    """``$ADVJAX_CACHE``, or ``~/.cache/advjax``."""
     named = os.environ.get('ADVJAX_CACHE')
     return Path(named).expanduser() if named else Path.home() / '.cache' / 'advjax'
 
 
 def stem_of(*parts: str) -> str:
-    """Returns a file name for these strings: readable, and distinct by a hash."""
+    """A file name for these strings: readable, and distinct by a hash."""
     readable = re.sub(r'[^\w.]+', '_', '-'.join(parts[:3]))[:80]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
     return f'{readable}-{digest}'
@@ -39,7 +39,7 @@ def stem_of(*parts: str) -> str:
 def read(
     folder: Path, stem: str, identity: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns (images, labels), or None if there is no sound entry.
+    """Returns (images, labels), or None if there is no intact entry.
 
     Args:
       folder: the cache directory; it need not exist.
@@ -55,8 +55,8 @@ def read(
         if [_describe(images), _describe(labels)] != meta['arrays']:
             return None
     except Exception:
-        # A broken file can raise nearly anything (a header that asks for
-        # petabytes is a MemoryError), and the cure is always the same: decode.
+        # A broken file can raise nearly anything (a header that asks for petabytes is a
+        # MemoryError), and in every case the set is decoded again.
         return None
     return images, labels
 
@@ -68,14 +68,7 @@ def write(
     images: np.ndarray,
     labels: np.ndarray,
 ) -> None:
-    """Writes an entry over whatever is there.
-
-    Args:
-      folder: the cache directory, made if needed.
-      stem: the entry, from ``stem_of``.
-      identity: what the arrays were made from, as JSON values.
-      images: the array to store.
-      labels: the array to store.
+    """Writes an entry, see ``read``, over whatever is there.
 
     Raises:
       OSError: if the folder cannot be made or written, or the disk is full.

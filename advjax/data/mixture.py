@@ -3,9 +3,8 @@
     train = data.mixture(cifar10, generated, fraction=0.7)
     fit(method, model, optimizer, train, held_out, key, ...)
 
-The extra ones may be generated, or real ones without labels that a standard network
-has labelled. Adversarial training has been found to need more data than there is,
-and both kinds to serve.
+The extra images may be generated, or real ones that a standard network has labelled.
+Both kinds have been found to help adversarial training, which needs more data.
 
 Reference: Carmon et al. 2019, arXiv 1905.13736, section 5 (pseudo-labels); Rebuffi et
 al. 2021, arXiv 2103.01946, and Gowal et al. 2021, arXiv 2110.09468 (generated).
@@ -29,12 +28,12 @@ from advjax.types import Array, Key, LogitsFn
 class Mixture:
     """Real and extra images; build it with ``mixture``.
 
-    It can stand where a ``Dataset`` can: ``images`` and ``labels`` are those of
-    ``train``, then those of ``extra``.
+    It can replace a ``Dataset``: ``images`` and ``labels`` are those of ``train``, then
+    those of ``extra``.
 
     Attributes:
-      train: what an epoch passes over.
-      extra: what the batches are filled up with.
+      train: the set that an epoch passes over.
+      extra: the set that batches are filled up from.
       fraction: the share of each batch that is from ``extra``.
     """
 
@@ -97,7 +96,7 @@ def mixture(train: Dataset, extra: Dataset, fraction: float) -> Mixture:
       A ``Mixture``, for ``epoch_of``, ``device_data`` and ``training.fit``.
 
     Raises:
-      ValueError: for another fraction, or sets that do not go together.
+      ValueError: for another fraction, or sets whose images or classes differ.
     """
     if not 0 < fraction < 1:
         raise ValueError(f'fraction must be between 0 and 1, got {fraction!r}')
@@ -123,7 +122,7 @@ def mixture(train: Dataset, extra: Dataset, fraction: float) -> Mixture:
 
 
 def batches_per_epoch(dataset: Dataset | Mixture, batch_size: int) -> int:
-    """How many batches a pass over a data set takes; of a mixture, over its train.
+    """The number of batches in a pass over a data set; of a mixture, over its train.
 
     Raises:
       ValueError: if a mixture does not fit into such a batch.
@@ -140,13 +139,13 @@ def epoch_of(
 
     Of a ``Dataset`` they are ``epoch_indices(fold_in(key, number), n, batch_size)``.
 
-    Of a ``Mixture``, every batch holds the same number of extra examples, spread
-    evenly over its rows, so that any part of it has the ratio, too: example b is
-    extra where :math:`\lfloor (b + 1) E / B \rfloor > \lfloor b E / B \rfloor`, for
-    E of B. An epoch is one pass over ``train``, in an order of its own. The extra set
-    is gone through across epochs, each of its examples once before any comes again,
-    in a new order each time. Its indices begin at ``len(train)``. The last batch is
-    filled up with examples of ``train`` whose mask is False; its extra ones count.
+    Of a ``Mixture``, every batch of B holds the same number E of extra examples, spread
+    evenly over its rows, so that every part of a batch has the same ratio: example b is
+    extra where :math:`\lfloor (b + 1) E / B \rfloor > \lfloor b E / B \rfloor`. An
+    epoch is one pass over ``train``, in a new order. The passes over the extra set,
+    each in a new order, continue across epochs. Its indices begin at ``len(train)``.
+    The last batch is filled up with examples of ``train`` whose mask is False; its
+    extra ones count.
 
     Args:
       dataset: what to draw from.
@@ -190,7 +189,7 @@ def pseudo_labelled(
     name: str = 'pseudo-labelled',
     batch_size: int = 500,
 ) -> Dataset:
-    r"""Labels images with a network's answers: :math:`\hat y = \arg\max_k f_k(x)`.
+    r"""Labels images with a network's predictions :math:`\hat y = \arg\max_k f_k(x)`.
 
     Args:
       images: uint8 (N, H, W, C).
@@ -223,7 +222,7 @@ def pseudo_labelled(
 
     labels = np.empty(len(images), np.int32)
     for start in range(0, len(images), batch_size):
-        # The last batch reaches back, for one compiled program.
+        # The last batch overlaps the one before it, for one compiled program.
         start = min(start, len(images) - batch_size)
         rows = slice(start, start + batch_size)
         labels[rows] = answers(images[rows])

@@ -1,9 +1,9 @@
 """Sets of TensorFlow Datasets, read without TensorFlow.
 
-tfds keeps a prepared set as files of records. In ``array_record`` form they are
-read without TensorFlow, which only *preparing* a stock set needs. What can go
-wrong on the way (an unknown name, no files, another format, no network, no
-TensorFlow) ends in one error, ``DatasetNotFound``, that says what to run.
+tfds keeps a prepared set as files of records. In ``array_record`` form they are read
+without TensorFlow, which only *preparing* a stock set needs. Whatever goes wrong (an
+unknown name, no files, another format, no network, no TensorFlow) raises
+``DatasetNotFound``, which says what to run.
 """
 
 import contextlib
@@ -34,18 +34,15 @@ class DatasetNotFound(FileNotFoundError):  # noqa: N818
 
 
 def require(module: str) -> Any:
-    """Imports a module, or names the package that has it.
-
-    Args:
-      module: what to import.
+    """Imports a module.
 
     Raises:
-      ImportError: if it, or what it needs in turn, is not installed.
+      ImportError: naming the package to install.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        # The missing one may be a dependency of the one that was asked for.
+        # What is missing may be a dependency of the module.
         missing = (error.name or module).split('.')[0]
         raise ImportError(
             f'advjax.data.load needs {missing}: pip install '
@@ -54,10 +51,10 @@ def require(module: str) -> Any:
 
 
 def open_set(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
-    """Returns the tfds builder of a set, which holds its metadata and no images.
+    """The tfds builder of a set, which holds its metadata and no images.
 
     Args:
-      name: as tfds has it: 'name', 'name/config', 'name:version'.
+      name: in tfds' forms 'name', 'name/config', 'name:version'.
       data_dir: where tfds keeps its sets; None for its default.
 
     Raises:
@@ -66,7 +63,7 @@ def open_set(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     """
     tfds = require('tensorflow_datasets')
     require('array_record.python')
-    # tfds reads the variable once, when it is imported; this is read now.
+    # tfds reads the variable only when it is imported.
     where = data_dir or os.environ.get('TFDS_DATA_DIR') or None
     where = where and os.path.expanduser(where)
     try:
@@ -76,7 +73,7 @@ def open_set(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
         if 'File format is already set' in str(error):
             _refuse(name, where, _first_line(error), error)
         base = re.split('[/:]', name)[0]
-        # Without TensorFlow, a look at the community sets is a ModuleNotFoundError.
+        # Listing the community sets needs TensorFlow.
         known = tfds.list_builders(with_community_datasets=False)
         if base in known:
             raise DatasetNotFound(
@@ -92,7 +89,7 @@ def open_set(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
 
 
 def image_and_label(name: str, info: Any, *, one_size: bool = True) -> tuple[str, str]:
-    """Returns the keys of the image and of the label in a set's examples.
+    """The keys of the image and of the label in a set's examples.
 
     Args:
       name: for the error.
@@ -100,8 +97,7 @@ def image_and_label(name: str, info: Any, *, one_size: bool = True) -> tuple[str
       one_size: refuse a set with images of several sizes.
 
     Raises:
-      ValueError: if it is no image classification set, or if its images are not
-        uint8 or, where they must be, not all of one size.
+      ValueError: unless it is a classification set of uint8 images.
     """
     tfds = require('tensorflow_datasets')
     image_key, label_key = 'image', 'label'
@@ -135,18 +131,16 @@ def image_and_label(name: str, info: Any, *, one_size: bool = True) -> tuple[str
 
 
 def prepare(name: str, builder: Any) -> None:
-    """Downloads and prepares a set.
-
-    Args:
-      name: for the error.
-      builder: from ``open_set``.
+    """Downloads and prepares a set, if that has not been done.
 
     Raises:
       DatasetNotFound: if that is not possible.
     """
+    if builder.is_prepared():
+        return
     missing = f'{builder.data_path} is missing'
     where = builder.data_dir_root
-    # A builder of the user's own may do without.
+    # A user's own builder may not need TensorFlow.
     stock = type(builder).__module__.startswith('tensorflow_datasets.')
     if stock and not _installed('tensorflow'):
         _refuse(name, where, f'{missing}, and TensorFlow is not installed')
@@ -159,16 +153,11 @@ def prepare(name: str, builder: Any) -> None:
 
 
 def files_of(name: str, split: str, builder: Any) -> list[list[Any]]:
-    """Returns [path, bytes, modification time] of each file that holds a split.
-
-    Args:
-      name: for the errors.
-      split: in any of tfds' forms.
-      builder: of a prepared set.
+    """[path, bytes, modification time] of each file that holds a split.
 
     Raises:
-      ValueError: if there is no such split, or nothing in it.
-      DatasetNotFound: if a file of it is gone.
+      ValueError: if there is no such split, or if it is empty.
+      DatasetNotFound: if one of its files is missing.
     """
     splits = builder.info.splits
     try:
@@ -187,7 +176,7 @@ def files_of(name: str, split: str, builder: Any) -> list[list[Any]]:
 
 
 def unknown_split(name: str, split: str, available: Any) -> str:
-    """Returns the message that lists the splits of a set."""
+    """The message that lists the splits of a set."""
     names = ', '.join(repr(str(known)) for known in available)
     return (
         f"split must be one of {names} (or a part, such as 'test[:100]', or a sum) "
@@ -198,13 +187,7 @@ def unknown_split(name: str, split: str, available: Any) -> str:
 def decode(
     name: str, split: str, builder: Any, keys: tuple[str, str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes all images of a split: uint8 (N, H, W, C), int32 (N,).
-
-    Args:
-      name: for the progress bar and the errors.
-      split: in any of tfds' forms.
-      builder: of a prepared set.
-      keys: of image and label, from ``image_and_label``.
+    """Decodes all images and labels of a split: uint8 (N, H, W, C), int32 (N,).
 
     Raises:
       OSError: if the files are damaged.
@@ -219,7 +202,7 @@ def decode(
         source = builder.as_data_source(split)
         images = np.empty((len(source), *image.shape), np.uint8)
         labels = np.empty(len(source), np.int32)
-        # disable=None: no bar where there is no terminal.
+        # disable=None: no bar without a terminal.
         progress = tqdm.tqdm(
             total=len(source), desc=f'decoding {name} {split}', disable=None
         )
@@ -247,7 +230,7 @@ def decode(
 
 @contextlib.contextmanager
 def without_advice() -> Iterator[None]:
-    """Spares the user the decoder's advice to install another decoder."""
+    """Silences the decoder's advice to install another decoder."""
     from absl import logging
 
     level = logging.get_verbosity()
@@ -266,13 +249,13 @@ def _installed(module: str) -> bool:
 
 
 def _unreachable(builder: Any) -> str:
-    """Names the hosts of a download if none of them has an address, else ''.
+    """The hosts of a download if none of them can be resolved, else ''.
 
-    Without a network tfds tries every file ten times, which takes minutes.
+    Without a network tfds retries every file ten times, which takes minutes.
     """
     downloads = builder.data_dir_root / 'downloads'
     if urllib.request.getproxies() or (downloads.exists() and any(downloads.iterdir())):
-        return ''  # a proxy resolves names itself; a file here may be all it takes
+        return ''  # A proxy resolves names itself; the files may be there already.
     hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos or ()}
     for host in hosts:
         try:

@@ -1,16 +1,15 @@
 """Image classification data sets as plain uint8 arrays.
 
-``digits`` is scikit-learn's set of 1797 handwritten digits and always there.
+``digits`` is scikit-learn's set of 1797 handwritten digits and always available.
 Every other name is a set of TensorFlow Datasets (tfds), read from its
-``array_record`` files without TensorFlow, decoded once and kept as ``.npy``.
+``array_record`` files without TensorFlow, decoded once and cached as ``.npy``.
 *Preparing* one of the stock sets does need TensorFlow; ``load`` tries that if it
 is installed, and otherwise says what to run.
 
-Order: that of the source. tfds shuffles once, when it writes: examples are sorted
-by a hash of their key, the same on every machine for one version of a set. The
-labels of its MNIST test set begin 2 0 4 8 7 (those of the original file 7 2 1 0
-4, an order which tfds does not record), so an index into a data set of this
-module is a tfds index.
+The order is that of the source. tfds shuffles once, when it writes: examples are
+sorted by a hash of their key, the same on every machine for one version of a set. The
+labels of its MNIST test set begin 2 0 4 8 7 (those of the original file 7 2 1 0 4, an
+order which tfds does not record), so an index into a data set here is a tfds index.
 """
 
 import os
@@ -62,11 +61,8 @@ def load(
         ours (see ``_digits``): 'train' of 1437 and 'test' of 360.
       data_dir: where tfds keeps its sets; by default ``$TFDS_DATA_DIR``, then
         ``~/tensorflow_datasets``.
-      cache_dir: where decoded arrays are kept; by default ``$ADVJAX_CACHE``, then
-        ``~/.cache/advjax``. Without one that can be written, each call decodes.
-
-    Returns:
-      A ``Dataset``.
+      cache_dir: where decoded arrays are cached; by default ``$ADVJAX_CACHE``, then
+        ``~/.cache/advjax``. If it cannot be written, each call decodes.
 
     Raises:
       DatasetNotFound: if the set is unknown, or not prepared and not preparable.
@@ -83,8 +79,7 @@ def load(
     builder = prepared.open_set(name, data_dir)
     # Before anything is downloaded: a set that does not fit may be 150 GB.
     keys = prepared.image_and_label(name, builder.info)
-    if not builder.is_prepared():
-        prepared.prepare(name, builder)
+    prepared.prepare(name, builder)
     files = prepared.files_of(name, split, builder)
     class_names = tuple(builder.info.features[keys[1]].names)
 
@@ -116,22 +111,16 @@ def load(
 def to_float(images: np.ndarray | Array) -> Array:
     """Maps uint8 pixels to float32 in [0, 1]: v / 255, exactly. May be jitted.
 
-    Args:
-      images: uint8, any shape.
-
-    Returns:
-      float32, of the same shape.
-
     Raises:
-      ValueError: if ``images`` is not uint8. Floats may be on either scale, and
-        guessing wrong would scale a threat model by 255.
+      ValueError: if ``images`` is not uint8. Floats may be on either scale, and a wrong
+        guess would scale a threat model by 255.
     """
     array = isinstance(images, np.ndarray | np.generic | jax.Array)
     dtype = images.dtype if array else type(images).__name__
     if dtype != np.uint8:
         raise ValueError(f'images must be a uint8 array (0 to 255), got {dtype}')
-    # Looked up, because XLA divides by a constant as it likes: 126 of the 256 values
-    # would be off by one ulp, and differently on another device.
+    # A table, because XLA's division by a constant is off by one ulp for 126 of the 256
+    # values, and differently so on another device.
     table = jnp.asarray(np.arange(256, dtype=np.float32) / np.float32(255))
     return jnp.take(table, images, mode='clip')
 
@@ -139,10 +128,10 @@ def to_float(images: np.ndarray | Array) -> Array:
 def _digits(split: str) -> Dataset:
     """Loads scikit-learn's 8x8 digits; 0..16 becomes round(v * 255 / 16).
 
-    The set has no split of its own. Ours is fixed: shuffle with NumPy's
-    ``RandomState(0)`` (whose stream NumPy keeps as it is, unlike that of
-    ``default_rng``), sort by class, and let every fifth be a test example. So each
-    class gives a fifth to 'test', and each split is in scikit-learn's order.
+    The set comes without a split. This one is fixed: shuffle with NumPy's
+    ``RandomState(0)`` (whose stream will not change, unlike that of ``default_rng``),
+    sort by class, and let every fifth be a test example. So a fifth of each class is in
+    'test', and each split is in scikit-learn's order.
     """
     bunch = prepared.require('sklearn.datasets').load_digits()
     labels = bunch.target.astype(np.int32)
@@ -158,7 +147,7 @@ def _digits(split: str) -> Dataset:
 
 
 def _sub(part: str, splits: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns the indices of 'test', 'test[10:]', 'test[:-50%]' and the like."""
+    """The indices of 'test', 'test[10:]', 'test[:-50%]' and the like."""
     form = re.fullmatch(r'(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?', part.strip())
     if not form or form[1] not in splits:
         raise ValueError(prepared.unknown_split('digits', part, splits))

@@ -4,12 +4,11 @@
     for batch in stream.batches(epoch=0):
         ...                                # 'image' uint8 (B_local, H, W, C), ...
 
-A batch is a function of the seed and its number: ``stream.batch(k)`` is that of step
-k, counted over all epochs. So its examples and their order depend neither on the
-number of processes nor on what was read before; to resume is to know the number.
-Process p of P reads rows p B / P to (p + 1) B / P of each batch, so the processes'
-rows, put together as ``jax.make_array_from_process_local_data`` does, are the batch
-of a single process.
+A batch is a function of the seed and the step: ``stream.batch(k)`` is that of step k,
+counted over all epochs. Its examples and their order depend neither on the number of
+processes nor on what was read before, so training resumes with the step alone.
+Process p of P reads rows p B / P to (p + 1) B / P of each batch, which
+``jax.make_array_from_process_local_data`` puts together.
 
 Pixels stay uint8 on their way to the device, where ``data.to_float`` converts them.
 """
@@ -68,19 +67,19 @@ class Stream:
     def batches(
         self, epoch: int | None = None, first: int | None = None
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Gives the batches of an epoch, while the next ones are being read.
+        """The batches of an epoch, with the next ones read ahead.
 
         Args:
-          epoch: which one, from 0. None goes on where the stream stands, which is at
-            the beginning, after the last batch given, or where ``restore`` put it.
-          first: the batch to begin with; None is 0, or where the stream stands if
+          epoch: which one, from 0. None continues from the position of the stream: the
+            beginning, after the last batch given, or where ``restore`` put it.
+          first: the batch to begin with; None is 0, or the position of the stream if
             ``epoch`` is None too.
 
         Yields:
           'image' uint8 (B_local, H, W, C), 'label' int32, 'index' int32 (the
-          position in the data set) and 'mask' bool, each (B_local,). Under the mask,
-          each example of the set comes once an epoch. The last batch is filled up
-          with examples from the beginning of the epoch, whose mask is False.
+          position in the data set) and 'mask' bool, each (B_local,). Each example
+          comes once an epoch under the mask. The last batch is filled up with examples
+          from the beginning of the epoch, whose mask is False.
 
         Raises:
           ValueError: if there is no such batch, or for a damaged example.
@@ -132,12 +131,12 @@ class Stream:
         self._open, self._open_at = None, -1
 
     def state(self) -> dict[str, Any]:
-        """Where the stream stands, as JSON: after the last batch given."""
+        """The position of the stream, after the last batch given, as JSON values."""
         epoch, batch = divmod(self._next, self.batches_per_epoch)
         return {'epoch': epoch, 'batch': batch, **self._identity()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes to where another stream of the same data stood; ``batches()`` goes on.
+        """Takes the position of another stream of the same data.
 
         The number of processes and of workers may have changed.
 
@@ -153,10 +152,7 @@ class Stream:
         self._next = state['epoch'] * self.batches_per_epoch + state['batch']
 
     def fingerprint(self) -> str:
-        """Tells whether two streams give the same; made from what describes the set.
-
-        Its first image is part of it; the others are not read.
-        """
+        """Identifies what the stream gives, by the description and the first image."""
         first = hashlib.sha256(self._reader.read(0)[0].tobytes()).hexdigest()
         described = {**self._origin, **self._identity(), 'first': first}
         text = json.dumps(described, sort_keys=True)
@@ -186,19 +182,16 @@ def stream(
         {'image': uint8 (H, W, C), 'label': int}.
       split: of a named set, in any of tfds' forms.
       batch_size: B, over all processes.
-      seed: of the order, which is another one each epoch.
-      workers: processes that read and decode; 0 does it in threads of this one. They
-        need ``source`` and ``transform`` to be picklable.
+      seed: of the order, which differs between epochs.
+      workers: processes that read and decode, which need ``source`` and ``transform``
+        to be picklable; 0 uses threads of this process.
       data_dir: where tfds keeps its sets; by default ``$TFDS_DATA_DIR``, then
         ``~/tensorflow_datasets``.
       process_index: which of the processes this is; by default JAX's.
       process_count: how many there are; by default JAX's.
-      transform: maps an image, uint8 (H, W, C), to one of a common size, as sets like
-        ImageNet need it. A function of the image alone: random augmentation belongs
-        on the device, by the key of the example (``data.augment``).
-
-    Returns:
-      A ``Stream``.
+      transform: maps an image, uint8 (H, W, C), to one of a common size, which sets
+        like ImageNet need. It draws nothing: random augmentation belongs on the device,
+        by the key of the example (``data.augment``).
 
     Raises:
       ValueError: for arguments out of range, or images of different sizes without a
@@ -268,11 +261,10 @@ def _grain() -> Any:
 def _named(
     name: str, split: str, data_dir: Any, fixed: bool
 ) -> tuple[Any, tuple[str, str], dict[str, Any]]:
-    """Opens a prepared set of tfds: its source, its keys and what describes it."""
+    """A prepared set of tfds: its source, its keys and its description."""
     builder = prepared.open_set(name, data_dir)
     keys = prepared.image_and_label(name, builder.info, one_size=fixed)
-    if not builder.is_prepared():
-        prepared.prepare(name, builder)
+    prepared.prepare(name, builder)
     prepared.files_of(name, split, builder)
     origin = {
         'name': name,
@@ -299,7 +291,7 @@ class _Rows:
 
 @dataclasses.dataclass
 class _Reader:
-    """Makes a batch of its number. Travels to the workers, so it holds no grain."""
+    """Makes the batch of a step. It is sent to the workers, so it holds no grain."""
 
     examples: Any
     keys: tuple[str, str]
@@ -330,8 +322,8 @@ class _Reader:
         }
 
     def _examples(self, index: list[int]) -> list[Any]:
-        # tfds decodes many together 2.5 times as fast as one after another. The method
-        # is torch's and grain's custom for sources, which need not have it.
+        # tfds decodes many together 2.5 times as fast as one by one, by a method that
+        # sources of torch and grain may have.
         together = getattr(self.examples, '__getitems__', None)
         return together(index) if together else [self.examples[i] for i in index]
 

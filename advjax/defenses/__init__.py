@@ -1,15 +1,15 @@
-"""Defences that hide gradients, each with the attack that sees through it.
+"""Defences by obfuscated gradients, each with the adaptive attack that breaks it.
 
     defended = defenses.bit_depth(logits_fn, bits=3)
     attack = attacks.pgd(0.2)
     both = {'naive': defended.naively(attack), 'adaptive': defended.adaptively(attack)}
     evaluation.evaluate(defended.deployed, x, y, both, key=key)
 
-None of them makes a network robust. They are here to show how accuracy under a naive
-attack misleads (``evaluation.masking`` reports the signs), and as targets on which to
-test adaptive attacks.
+None of them makes a network robust. They show how accuracy under a naive attack
+misleads (``evaluation.masking`` reports the symptoms), and serve as test cases of
+adaptive attacks.
 
-defence              gradients     seen through by
+defence              gradients     broken by
 thermometer          shattered     BPDA, a ramp
 bit_depth            shattered     BPDA, the identity
 jpeg                 shattered     BPDA, the identity

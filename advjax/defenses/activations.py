@@ -1,7 +1,7 @@
-"""Changes the activations inside of any network with ReLUs, without its code.
+"""Changes the activations inside any network with ReLUs, without its code.
 
-The function is traced, and its equations are run one by one; what a ReLU returns is
-changed on the way. ReLUs inside of ``scan``, ``while`` and ``cond`` stay as they are.
+The function is traced, its equations are run one by one, and the outputs of ReLUs are
+changed. ReLUs inside ``scan``, ``while`` and ``cond`` stay as they are.
 """
 
 import math
@@ -48,7 +48,8 @@ def _run(closed: Any, inputs: Sequence[Any], change: Callable) -> list[Any]:
             given = [read(atom) for atom in eqn.invars]
             results = _run(eqn.params['jaxpr'], given, change)
         else:
-            # A program of this equation alone: JAX knows how to run any.
+            # A program of this equation alone, so that no primitive is interpreted
+            # here.
             needed = list(
                 {a: None for a in eqn.invars if not isinstance(a, jec.Literal)}
             )
@@ -64,15 +65,12 @@ def _run(closed: Any, inputs: Sequence[Any], change: Callable) -> list[Any]:
 def with_activations(
     logits_fn: LogitsFn, change: Callable[[int, Array], Array]
 ) -> LogitsFn:
-    """A network whose i-th ReLU returns ``change(i, what it returned)``.
+    """The network with ``change(i, activations)`` after its i-th ReLU.
 
     Args:
       logits_fn: any function of one array with ReLUs in it.
       change: (number of the ReLU in the order of execution, activations) -> an array
         like them.
-
-    Returns:
-      A function like ``logits_fn``.
 
     Raises:
       ValueError: (when called) if there is no ReLU.
@@ -96,18 +94,10 @@ def with_activations(
 def with_noise(
     logits_fn: LogitsFn, change: Callable[[Array, Array], Array]
 ) -> Callable[[Key, Array], Array]:
-    """A network whose ReLUs return ``change(activations, noise)``.
+    """A function of (key, x): the network with random activations.
 
-    Args:
-      logits_fn: any function of one array with ReLUs in it.
-      change: (activations, uniform numbers in [0, 1) of their shape) -> an array like
-        them.
-
-    Returns:
-      A function of (key, x).
-
-    Raises:
-      ValueError: (when called) if there is no ReLU.
+    As ``with_activations``, with ``change(activations, noise)`` for noise of their
+    shape, uniform in [0, 1).
     """
 
     def changed(key: Key, x: Array) -> Array:

@@ -28,10 +28,8 @@ class Rounded:
 def bit_depth(logits_fn: LogitsFn, bits: int = 3) -> Defended:
     """A network that sees pixels of few bits.
 
-    Args:
-      logits_fn: the network, on images in [0, 1].
-      bits: bits per pixel, b. On images of black and white one bit is no obfuscation:
-        it takes a real move across the middle to change a pixel.
+    Images are in [0, 1]. On black and white images one bit obfuscates nothing: only a
+    real change, across the middle, changes a pixel.
 
     Raises:
       ValueError: if ``bits`` is not an integer >= 1.

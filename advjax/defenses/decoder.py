@@ -3,8 +3,8 @@ r"""A small generator of images, trained as the second half of an autoencoder.
 .. math:: \min_{E, G}\; \mathrm{mean}_x\, \|G(E(x)) - x\|_2^2 / n
           + \rho\, \mathrm{mean}_x\, \|E(x)\|_2^2 / k
 
-E and G have one hidden layer of ReLUs, G ends in a sigmoid, so that its images lie in
-[0, 1]. The penalty keeps the codes near the origin, where a search for them begins.
+E and G have one hidden layer of ReLUs; G ends in a sigmoid, so that its images lie in
+[0, 1]. The penalty keeps the codes near the origin, where a search for them starts.
 """
 
 import math
@@ -61,7 +61,7 @@ def train_decoder(
     learning_rate: float = 3e-3,
     penalty: float = 1e-3,
 ) -> Decoder:
-    """Trains a generator by Adam with a falling rate; one program, a few seconds.
+    """Trains a generator by Adam with a linearly decaying rate, in one program.
 
     Args:
       images: (N, ...) float32 training images in [0, 1].
@@ -70,8 +70,8 @@ def train_decoder(
       hidden: units of the hidden layers.
       steps: updates.
       batch_size: images per update, drawn with replacement.
-      learning_rate: of the first update; it falls to zero.
-      penalty: weight of the codes' size, rho.
+      learning_rate: of the first update; it decays to zero.
+      penalty: weight of the size of the codes, rho.
 
     Raises:
       ValueError: for integer images, none at all, values outside of [0, 1] or a

@@ -1,18 +1,18 @@
-"""A defence as attackers meet it: three logits functions of one model.
+"""A defended model as three logits functions.
 
     defended = defenses.jpeg(logits_fn, quality=50)
 
-    defended.deployed      what users get, and the only thing that is ever judged
-    defended.naive         what a careless attacker differentiates
-    defended.adaptive      the same model with a useful gradient
+    defended.deployed      the model that is used and evaluated
+    defended.naive         what a naive attacker differentiates
+    defended.adaptive      nearly the same values with a useful gradient
 
     attack = attacks.pgd(0.2)
     evaluation.evaluate(defended.deployed, x, y, {
         'naive': defended.naively(attack), 'adaptive': defended.adaptively(attack)
     }, key)
 
-``preprocessed`` and ``randomised`` make one of any transformation of the input, or of
-any randomised model; the other files of this room are the defences of the literature.
+``preprocessed`` and ``randomised`` make one of any transformation of the input and of
+any randomised model; the other modules are defences of the literature.
 """
 
 from collections.abc import Callable
@@ -27,11 +27,7 @@ from advjax.types import Array, Attack, Key, LogitsFn, as_pytree, dataclass
 
 
 def check_pictures(x: Array) -> None:
-    """Refuses what has no height and width.
-
-    Raises:
-      ValueError: if ``x`` is not of shape (B, H, W, C).
-    """
+    """Refuses inputs that are not (B, H, W, C)."""
     if x.ndim != 4:
         raise ValueError(f'x must be images (B, H, W, C), got shape {x.shape}')
 
@@ -41,12 +37,12 @@ class Defended:
     """A defended model and how it is attacked; a pytree of three logits functions.
 
     Attributes:
-      deployed: the model as it answers. A randomised one is an ``Eot``: the
-        mean prediction over draws that no attacker knows.
-      naive: what a careless attacker differentiates: the deployed model itself, or one
+      deployed: the model that is evaluated. A randomised one is an ``Eot``: the mean
+        prediction over draws that no attacker knows.
+      naive: what a naive attacker differentiates: the deployed model itself, or one
         frozen draw of a randomised one.
-      adaptive: what an attacker differentiates who knows the defence: nearly the same
-        values, and gradients that lead somewhere.
+      adaptive: what an attacker who knows the defence differentiates: nearly the same
+        values, with useful gradients.
     """
 
     deployed: Any
@@ -54,36 +50,27 @@ class Defended:
     adaptive: Any
 
     def naively(self, attack: Attack) -> Surrogate:
-        """The attack of someone who ignores the defence, for ``deployed``."""
+        """The attack that ignores the defence, for ``deployed``."""
         return attacks.surrogate(attack, self.naive)
 
     def adaptively(self, attack: Attack) -> Surrogate:
-        """The attack of someone who knows the defence, for ``deployed``."""
+        """The attack that knows the defence, for ``deployed``."""
         return attacks.surrogate(attack, self.adaptive)
 
 
 @dataclass
 class Preprocessed:
-    """A network behind a transformation of its input: ``logits_fn(transform(x))``."""
+    """A network behind a transformation of its input: ``logits_fn(transform(x))``.
+
+    With a random transformation it is a function of (key, x), as the transformation is.
+    """
 
     logits_fn: Any
     transform: Any
 
-    def __call__(self, x: Array) -> Array:
-        """Logits (B, K)."""
-        return self.logits_fn(self.transform(x))
-
-
-@dataclass
-class PreprocessedAtRandom:
-    """The same with a transformation that draws: ``logits_fn(transform(key, x))``."""
-
-    logits_fn: Any
-    transform: Any
-
-    def __call__(self, key: Key, x: Array) -> Array:
-        """Logits (B, K)."""
-        return self.logits_fn(self.transform(key, x))
+    def __call__(self, *inputs: Array) -> Array:
+        """Logits (B, K) at (x) or at (key, x)."""
+        return self.logits_fn(self.transform(*inputs))
 
 
 @dataclass
@@ -118,8 +105,8 @@ def preprocessed(
 ) -> Defended:
     r"""A deterministic transformation g in front of a network: :math:`f(g(x))`.
 
-    The careless attacker differentiates g, which may have no gradient at all; the
-    adaptive one runs g forwards and another function backwards (BPDA).
+    The naive attacker differentiates g, which may have no gradient at all; the adaptive
+    one replaces it by another function in the backward pass (BPDA).
 
     Args:
       logits_fn: the network f.
@@ -142,14 +129,14 @@ def randomised(
     answers: int = 10,
     draws: int = 30,
 ) -> Defended:
-    r"""A model that draws: deployed as the mean prediction of some draws.
+    r"""A randomised model, deployed as the mean prediction over some draws.
 
-    The careless attacker takes one draw for the model; the adaptive one climbs the
-    expected loss, :math:`\nabla_x E_r L(f(x; r), y)` (EOT), over draws of their own.
+    The naive attacker takes one draw for the model; the adaptive one ascends the
+    expected loss, :math:`\nabla_x E_r L(f(x; r), y)` (EOT), over other draws.
 
     Args:
       fn: ``(key, x) -> logits``, called with one key and a batch of one.
-      seen: the same for attackers, where ``fn`` has no useful gradient.
+      seen: the adaptive attacker's ``fn``, where ``fn`` has no useful gradient.
       answers: draws that the deployed model averages over.
       draws: draws per gradient of the adaptive attacker.
 

@@ -1,8 +1,9 @@
-r"""Dropout that is not switched off: units vanish at random in every answer.
+r"""Dropout at test time: units are dropped at random in every prediction.
 
 .. math:: h \leftarrow r \odot h / (1 - p), \quad r_j \sim \mathrm{Bernoulli}(1 - p)
 
-Every draw has a gradient, but of one draw (stochastic gradients). Broken by EOT.
+Every draw has a gradient, but only that of the draw (stochastic gradients). Broken by
+EOT.
 
 Reference: the dropout randomness baseline of Feinman et al. 2017, arXiv 1703.00410,
 used as a defence; Athalye et al. 2018, arXiv 1802.00420, section 4.2.
@@ -19,7 +20,7 @@ from advjax.types import Array, Key, LogitsFn, as_pytree, dataclass
 
 @dataclass
 class Dropped:
-    """A network with a random half (or other share) of its units."""
+    """A network with a random share of its units."""
 
     logits_fn: Any
     rate: Array
@@ -36,13 +37,9 @@ class Dropped:
 def dropout(
     logits_fn: LogitsFn, rate: float = 0.5, *, answers: int = 10, draws: int = 30
 ) -> Defended:
-    """A network whose units drop out at test time, after every ReLU.
+    """A network whose units are dropped at test time, after every ReLU.
 
-    Args:
-      logits_fn: any network with ReLUs.
-      rate: share of units that vanish, p.
-      answers: draws that the deployed model averages over.
-      draws: draws per gradient of the adaptive attacker.
+    ``rate`` is p; ``answers`` and ``draws`` are those of ``randomised``.
 
     Raises:
       ValueError: if ``rate`` does not lie in [0, 1).

@@ -1,4 +1,4 @@
-r"""JPEG compression without its bit stream: cosine coefficients of blocks, rounded.
+r"""JPEG compression without the bit stream: quantised cosine coefficients of blocks.
 
 .. math:: g(x) = D^\top \big(Q \odot \mathrm{round}(D x D^\top / Q)\big) D
 
@@ -70,11 +70,7 @@ class Compressed:
 
 
 def jpeg(logits_fn: LogitsFn, quality: int = 50) -> Defended:
-    """A network that sees compressed images.
-
-    Args:
-      logits_fn: the network, on images (B, H, W, C) in [0, 1].
-      quality: 1 (coarsest) to 100.
+    """A network that sees compressed images (B, H, W, C) in [0, 1].
 
     Raises:
       ValueError: if the quality is not an integer from 1 to 100.

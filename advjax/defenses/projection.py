@@ -1,9 +1,9 @@
-r"""Projection on what a generator can draw, in the manner of Defense-GAN.
+r"""Projection on the range of a generator, after Defense-GAN.
 
 .. math:: g(x) = G(z^*(x)), \qquad z^*(x) \approx \arg\min_z \|G(z) - x\|_2^2
 
 found by a fixed number of gradient steps from the origin. No useful gradient passes
-so long an inner optimisation (vanishing or exploding), and here none passes at all.
+such a long inner optimisation (vanishing or exploding); here none passes at all.
 
 Broken by reparameterisation: the attacker moves the code instead of the pixels. Around
 :math:`z^*` the solution follows the image along the pseudo-inverse of the generator's
@@ -11,9 +11,8 @@ Jacobian :math:`J = \partial G / \partial z`,
 
 .. math:: z(x') = z^*(x) + (J^\top J + \mu I)^{-1} J^\top (x' - x)
 
-(one Gauss-Newton step), so the gradient in pixels is the gradient in the code, carried
-along :math:`J (J^\top J + \mu I)^{-1}`. No step is wasted on what the projection
-removes.
+(one Gauss-Newton step), so the gradient in pixels is the gradient in the code, times
+:math:`J (J^\top J + \mu I)^{-1}`. No step is wasted on what the projection removes.
 
 Reference: Samangouei et al. 2018, arXiv 1805.06605; Athalye et al. 2018, arXiv
 1802.00420, sections 4.3 and 5.4.1. Deviation: a decoder instead of a GAN, and one start
@@ -36,7 +35,7 @@ from advjax.types import Array, LogitsFn, as_pytree, dataclass
 
 @runtime_checkable
 class Generator(Protocol):
-    """A generator that says how long its codes are; a plain function does not."""
+    """A generator that knows the length of its codes."""
 
     @property
     def latent(self) -> int: ...  # noqa: D102
@@ -54,8 +53,7 @@ class Projected:
       rate: of Adam.
       latent: k.
       steps: of Adam, from the origin.
-      followed: whether the gradient follows the solution (the adaptive attacker's
-        view); otherwise there is none.
+      followed: whether there is a gradient, that of the adaptive attacker.
       damping: mu.
     """
 
@@ -87,7 +85,7 @@ class Projected:
         fixed = jax.lax.stop_gradient(x)
         z = self.codes(fixed)
         if self.followed:
-            # Adds exactly zero: only the gradient is another.
+            # Adds exactly zero: only the gradient changes.
             z = z + self.follow(z, x - fixed)
         return self.generator(z)
 
@@ -113,7 +111,7 @@ def projection(
     rate: float = 0.1,
     damping: float = 1e-3,
 ) -> Defended:
-    """A network that sees what a generator can draw.
+    """A network that sees the projection of its input on the range of a generator.
 
     Args:
       logits_fn: the network.
@@ -130,7 +128,7 @@ def projection(
     if size is None and isinstance(generator, Generator):
         size = generator.latent
     if size is None:
-        raise ValueError('latent must be given: this generator does not say its own')
+        raise ValueError('latent must be given: this generator does not have one')
     check_positive('rate', rate)
     check_positive('damping', damping)
     projected = Projected(

@@ -1,13 +1,13 @@
-r"""Stochastic activation pruning: large activations survive, small ones by chance.
+r"""Stochastic activation pruning: small activations are dropped more often.
 
 In a layer of activations h, :math:`p_j = |h_j| / \sum_i |h_i|`, and r draws with
 replacement would hit unit j with probability
 
 .. math:: q_j = 1 - (1 - p_j)^r
 
-Unit j is kept with this probability and then divided by it, so that the expectation of
-a layer stays. Every draw has a gradient, but of one draw (stochastic gradients). Broken
-by EOT.
+Unit j is kept with this probability and then divided by it, which preserves the
+expectation of a layer. Every draw has a gradient, but only that of the draw (stochastic
+gradients). Broken by EOT.
 
 Reference: Dhillon et al. 2018, arXiv 1803.01442, algorithm 1. Deviation: units are kept
 independently of each other, with the marginal probabilities of the r draws.
@@ -55,13 +55,13 @@ class Pruned:
 def activation_pruning(
     logits_fn: LogitsFn, fraction: float = 1.0, *, answers: int = 10, draws: int = 30
 ) -> Defended:
-    """A network that forgets small activations at random, after every ReLU.
+    """A network that prunes activations at random, after every ReLU.
 
     Args:
-      logits_fn: any network with ReLUs; it is not trained anew.
+      logits_fn: any network with ReLUs; it is not retrained.
       fraction: draws per layer as a share of its units (1 = 100 % in the paper).
-      answers: draws that the deployed model averages over.
-      draws: draws per gradient of the adaptive attacker.
+      answers: as in ``randomised``.
+      draws: as in ``randomised``.
 
     Raises:
       ValueError: if ``fraction`` is not positive.

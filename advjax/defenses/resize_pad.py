@@ -1,7 +1,7 @@
-"""Random resize and pad: the image shrunk by a random factor, at a random place.
+"""Random resize and pad: the image shrunk by a random factor, at a random position.
 
-Every draw has a gradient, but that of one draw leads astray (stochastic gradients).
-Broken by EOT.
+Every draw has a gradient, but that of one draw misleads (stochastic gradients). Broken
+by EOT.
 
 Reference: Xie et al. 2018, arXiv 1711.01991. Deviation: the paper enlarges 299 pixels
 to at most 331 and pads; here the size of the network's input stays, so images shrink.
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from advjax.defenses.defended import (
     Defended,
-    PreprocessedAtRandom,
+    Preprocessed,
     check_pictures,
     randomised,
 )
@@ -45,7 +45,7 @@ class Resized:
 def resize_pad(
     logits_fn: LogitsFn, low: float = 0.8, *, answers: int = 10, draws: int = 30
 ) -> Defended:
-    """A network that sees its input at a random size and place.
+    """A network that sees its input at a random size and position.
 
     Args:
       logits_fn: the network, on images (B, H, W, C).
@@ -58,5 +58,5 @@ def resize_pad(
     """
     if not 0 < low <= 1:
         raise ValueError(f'low must lie in (0, 1], got {low!r}')
-    fn = PreprocessedAtRandom(as_pytree(logits_fn), Resized(jnp.float32(low)))
+    fn = Preprocessed(as_pytree(logits_fn), Resized(jnp.float32(low)))
     return randomised(fn, answers=answers, draws=draws)

@@ -1,9 +1,8 @@
 r"""Saturated logits: :math:`T z(x)`, whose softmax is exactly 0 and 1.
 
-What defensive distillation at temperature T leaves behind when it is tested at 1. The
-answers are those of the network, but in float32 the cross entropy has no gradient
-(vanishing). Broken by dividing the logits again, or by any loss that does not care
-about their scale.
+The effect of defensive distillation at temperature T, tested at 1. The predictions are
+those of the network, but in float32 the cross entropy has no gradient (vanishing).
+Broken by dividing the logits by T, or by any loss that is invariant to their scale.
 
 Reference: Papernot et al. 2016, arXiv 1511.04508; Carlini and Wagner 2016, arXiv
 1607.04311, and 2017, arXiv 1608.04644.
@@ -15,11 +14,7 @@ from advjax.types import LogitsFn
 
 
 def saturated(logits_fn: LogitsFn, factor: float = 100.0) -> Defended:
-    """A network with its logits blown up.
-
-    Args:
-      logits_fn: the network.
-      factor: T.
+    """A network with its logits multiplied by T, ``factor``.
 
     Raises:
       ValueError: if ``factor`` is not a finite number > 0.

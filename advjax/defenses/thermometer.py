@@ -1,4 +1,4 @@
-r"""Thermometer encoding: every pixel as a column of bits, filled up to its level.
+r"""Thermometer encoding: every pixel as bits, which are 1 up to its level.
 
 .. math:: \tau(x)_k = [\,l x \ge k\,], \quad k = 0 \dots l - 1
 
@@ -28,7 +28,7 @@ class Code:
     levels: int = struct.field(pytree_node=False)
 
     def filled(self, x: Array) -> Array:
-        """How far each pixel is above the foot of each level, in levels."""
+        """How far each pixel is above the start of each level, in levels."""
         feet = jnp.arange(self.levels, dtype=x.dtype)
         above = self.levels * x[..., None] - feet.reshape((1,) * x.ndim + (-1,))
         return above.reshape(*x.shape[:-1], x.shape[-1] * self.levels)
@@ -49,11 +49,7 @@ class Ramp(Code):
 
 @functools.cache
 def thermometer_model(model: Model, levels: int = 16) -> Model:
-    """A network on codes as a network on images, to be trained as any other.
-
-    Args:
-      model: takes codes, (B, ..., C * levels).
-      levels: of the code.
+    """A network on codes (B, ..., C * levels) as a network on images, for training.
 
     Raises:
       ValueError: if there are fewer than 2 levels.

@@ -4,10 +4,9 @@ r"""Total-variation minimisation: pixels dropped at random, and the image smooth
     g(x; r) = \arg\min_z\; \tfrac12 \|r \odot (z - x)\|_2^2
               + \lambda \sum_{ij} \sqrt{|\nabla z|_{ij}^2 + \mu^2}
 
-with a random mask r of pixels that are kept. The minimum is found by an accelerated
-gradient method with a fixed number of steps. No gradient passes the solver, as none
-passes the outside solver of the paper; the mask draws anew at every call. Broken by
-BPDA with the identity together with EOT over the mask.
+with a random mask r of pixels that are kept, drawn at every call. The minimum is found
+by an accelerated gradient method with a fixed number of steps. No gradient passes the
+solver, as in the paper. Broken by BPDA with the identity and EOT over the mask.
 
 Reference: Rudin et al. 1992; Guo et al. 2018, arXiv 1711.00117, section 4.3. Deviation:
 the variation is smoothed by mu, so that gradient steps converge.
@@ -20,7 +19,7 @@ from flax import struct
 from advjax.attacks.checks import check_count, check_positive
 from advjax.defenses.defended import (
     Defended,
-    PreprocessedAtRandom,
+    Preprocessed,
     Swapped,
     check_pictures,
     randomised,
@@ -29,7 +28,7 @@ from advjax.types import Array, Key, LogitsFn, as_pytree, dataclass
 
 
 def objective(z: Array, x: Array, kept: Array, weight: Array, mu: Array) -> Array:
-    """What the smoothed image minimises, summed over the batch (B, H, W, C)."""
+    """The objective of the smoothed image, summed over the batch (B, H, W, C)."""
     down = jnp.diff(z, axis=1, append=z[:, -1:])
     across = jnp.diff(z, axis=2, append=z[:, :, -1:])
     variation = jnp.sum(jnp.sqrt(down**2 + across**2 + mu**2))
@@ -105,8 +104,8 @@ def total_variation(
         steps=steps,
     )
     return randomised(
-        PreprocessedAtRandom(net, smoothed),
-        PreprocessedAtRandom(net, Swapped(smoothed)),
+        Preprocessed(net, smoothed),
+        Preprocessed(net, Swapped(smoothed)),
         answers=answers,
         draws=draws,
     )

@@ -1,4 +1,4 @@
-"""Features: how useful they are, how robustly, and data sets that hold only some.
+"""Features: their usefulness and robust usefulness, and data sets of some of them.
 
 linear = features.standardise(features.linear(directions), x)
 rho = features.rho(linear, x, y)                            # (F,)

@@ -1,13 +1,13 @@
 r"""Data sets that hold only some of the features of another.
 
-``restricted`` makes images that a network sees as the originals, from other images:
-with a robust network they hold robust features only (the paper's :math:`D_R`), with
-a standard one :math:`D_{NR}`. ``relabelled`` moves each image a little towards
-another class and gives it that label: what goes with the label then is what the
-network takes for it, and nothing that a human would (:math:`D_{rand}, D_{det}`).
+``restricted`` starts from other images and gives them the representation of the
+originals: with that of a robust network they hold robust features only (the paper's
+:math:`D_R`), with that of a standard one :math:`D_{NR}`. ``relabelled`` perturbs each
+image towards another class and gives it that label: only features of the network, not
+those of a human, then agree with the label (:math:`D_{rand}, D_{det}`).
 
-Data sets are uint8 here as everywhere. Rounding moves a pixel by at most half a level,
-1/510: a 28x28 image by at most 0.055 in L2.
+Data sets are uint8 here as everywhere. Rounding changes a pixel by at most half a
+level, 1/510: a 28x28 image by at most 0.055 in L2.
 
 Both run their batches through one compiled program; every image has its own key.
 
@@ -44,7 +44,7 @@ def invert(
     schedule: Schedule = constant,
     bounds: Bounds = (0.0, 1.0),
 ) -> Array:
-    r"""Looks for an image with a given representation.
+    r"""Searches for an image with a given representation.
 
     .. math:: \arg\min_{z \in [0, 1]^d} \|g(z) - g(x)\|_2
 
@@ -52,9 +52,9 @@ def invert(
 
     Args:
       features_fn: g, x -> (B, F).
-      target: (B, F), the representations g(x) to be met.
-      key: one key, or one per example. The descent itself draws nothing.
+      target: (B, F), the representations g(x) to be matched.
       start: (B, ...) float32 images to start from.
+      key: one key, or one per example. The descent itself draws nothing.
       step: length of a step, L2 in pixels.
       steps: number of steps.
       schedule: factor of the step over t in [0, 1).
@@ -72,7 +72,7 @@ def invert(
     """
     if bounds is None or not bounds[0] < bounds[1]:
         raise ValueError(f'bounds must be (low, high) with low < high, got {bounds}')
-    # A ball as wide as the whole range: only the range holds the descent back.
+    # A ball that contains the whole range, so that only the range is a constraint.
     reach = (bounds[1] - bounds[0]) * float(np.prod(start.shape[1:])) ** 0.5
     search = Ascent(
         ball=balls.l2(reach, bounds),
@@ -106,12 +106,12 @@ def restricted(
     batch_size: int = 256,
     progress: bool = False,
 ) -> Dataset:
-    r"""The data set as a representation sees it: :math:`D_R`, or :math:`D_{NR}`.
+    r"""The data set restricted to a representation: :math:`D_R`, or :math:`D_{NR}`.
 
-    Each image is rebuilt from *another* random image of the set until the network has
-    the same representation of it (see ``invert``), and keeps its label. Features that
-    the representation does not use come from the other image, whose label is another:
-    they go with no label any more.
+    From *another* random image of the set, a search finds one with the representation
+    of the original (see ``invert``), which gets the original's label. Features that the
+    representation does not use come from the other image, so they are uncorrelated with
+    the label.
 
     Args:
       features_fn: x -> (B, F): ``models.features_fn`` of an adversarially trained

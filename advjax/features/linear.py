@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.balls import Ball
-from advjax.types import Array, HostArray, dataclass
+from advjax.projections import room_towards
+from advjax.types import Array, Ball, HostArray, dataclass
 
 _HALVINGS = 40
 
@@ -66,23 +66,13 @@ class Linear:
         def one(feature):
             w, sign = feature
             down = -sign[:, None] * w[None]
-            if ball.bounds is None:
-                room = jnp.full_like(x_rows, jnp.inf)
-            else:
-                low, high = ball.bounds
-                room = jnp.maximum(jnp.where(down > 0, high - x_rows, x_rows - low), 0)
             weight = jnp.abs(w)[None]
             # Coordinates without weight cannot help, nor can their infinite room.
-            room = jnp.where(weight > 0, room, 0)
+            room = jnp.where(weight > 0, room_towards(down, x_rows, ball.bounds), 0)
             return jnp.sum(weight * size_of(weight, room, eps[:, None]), axis=1)
 
         fall = jax.lax.map(one, (self._rows(), signs.T))
         return signs * self(x) - fall.T
-
-
-def _linf(weight: Array, room: Array, eps: Array) -> Array:
-    del weight
-    return jnp.minimum(room, eps)
 
 
 def _l1(weight: Array, room: Array, eps: Array) -> Array:
@@ -95,7 +85,7 @@ def _l1(weight: Array, room: Array, eps: Array) -> Array:
 
 
 def _l2(weight: Array, room: Array, eps: Array) -> Array:
-    """Bisection finds who is at its bound; for the others t is then solved for."""
+    """Bisection finds which coordinates reach their bound; t is solved for the rest."""
     # No more can be spent than there is room.
     eps = jnp.minimum(eps, jnp.linalg.norm(room, axis=1, keepdims=True))
     norm = jnp.linalg.norm(weight, axis=1, keepdims=True)
@@ -124,7 +114,7 @@ def _l2(weight: Array, room: Array, eps: Array) -> Array:
 
 
 _SIZES: dict[str, Callable[[Array, Array, Array], Array]] = {
-    'linf': _linf,
+    'linf': lambda weight, room, eps: jnp.minimum(room, eps),
     'l2': _l2,
     'l1': _l1,
 }

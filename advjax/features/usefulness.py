@@ -1,4 +1,4 @@
-r"""How well features go with the labels, and how much of that an adversary leaves.
+r"""How well features correlate with the labels, without and with an adversary.
 
 A feature is a function :math:`f: X \to R` with :math:`E f = 0` and
 :math:`E f^2 = 1`; for labels :math:`y \in \{-1, +1\}` it is
@@ -23,6 +23,7 @@ import numpy as np
 from advjax import keys
 from advjax.attacks import Ascent
 from advjax.features.linear import Linear, per_feature
+from advjax.rows import wide
 from advjax.types import Array, HostArray, Key, Maximizes, as_pytree, dataclass
 
 FeaturesFn = Callable[[Array], Array]
@@ -54,12 +55,11 @@ def _check_batch(x: HostArray) -> None:
 def standardise(features_fn: FeaturesFn, x: HostArray) -> Any:
     r"""Scales features to :math:`E f = 0, E f^2 = 1` over a sample.
 
-    A feature that does not vary cannot be scaled: it becomes 0, which is useless, as
-    it should be.
+    A constant feature cannot be scaled; it becomes 0, which is not useful.
 
     Args:
       features_fn: x -> (B, F).
-      x: (B, ...) the sample that stands for the distribution.
+      x: (B, ...) a sample of the distribution.
 
     Returns:
       Standardised features, a pytree; ``Linear`` ones remain ``Linear``.
@@ -78,12 +78,12 @@ def standardise(features_fn: FeaturesFn, x: HostArray) -> Any:
         raise ValueError('features_fn must return finite values, got NaN or infinity')
     mean = jnp.mean(values, axis=0)
     spread = jnp.sqrt(jnp.mean(jnp.square(values - mean[None]), axis=0))
-    # What is left of a constant after rounding is no variation.
+    # The rounding errors of a constant are no variation.
     varies = spread > 1e-5 * jnp.max(jnp.abs(values), axis=0)
     if isinstance(features_fn, Linear):
         factor = jnp.where(varies, 1 / jnp.where(varies, spread, 1), 0)
-        wide = factor.reshape((-1,) + (1,) * (features_fn.weights.ndim - 1))
-        return Linear(features_fn.weights * wide, (features_fn.offset - mean) * factor)
+        weights = features_fn.weights * wide(factor, features_fn.weights)
+        return Linear(weights, (features_fn.offset - mean) * factor)
     scale = jnp.where(varies, spread, jnp.inf)
     return Standardised(as_pytree(features_fn), mean, scale)
 
@@ -109,16 +109,16 @@ def worst(
 ) -> Array:
     r"""The smallest :math:`y f_j(x')` that an attack finds in its ball, (B, F).
 
-    Each feature is attacked for itself, and the clean input counts as well. What a
-    search finds is an upper bound of the infimum; for ``linear`` features
-    ``Linear.worst`` is the infimum itself.
+    Each feature is attacked separately, and the clean input counts as well. The result
+    is an upper bound of the infimum; for ``linear`` features ``Linear.worst`` is the
+    infimum itself.
 
     Args:
       features_fn: standardised features, x -> (B, F).
-      attack: an ``Ascent``, such as ``pgd(ball)``; its loss is not used.
-      key: one key, or one per example.
       x: (B, ...) float32 inputs.
       y: (B,) labels in {-1, +1}, or (B, F), one for each feature.
+      attack: an ``Ascent``, such as ``pgd(ball)``; its loss is not used.
+      key: one key, or one per example.
 
     Raises:
       ValueError: for other labels, or an attack without ``maximize``.

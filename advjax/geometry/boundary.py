@@ -1,12 +1,12 @@
 """Where the decision boundary of a network is, along a path.
 
 A network's boundary has no closed form, but along a line it is a number: the distance
-at which the answer first changes. The line is looked at on a grid, and the interval in
-which the first change falls is halved; a change and back between two points of the grid
-stays unseen, so a coarse grid can only overestimate.
+at which the prediction first changes. The line is evaluated on a grid, and the interval
+of the first change is bisected. A change and back between two grid points goes unseen,
+so a coarse grid can only overestimate.
 
-The nearest point of the boundary in any direction is what minimum-norm attacks look
-for (``attacks.fmn``, ``attacks.deepfool``, ...).
+Minimum-norm attacks (``attacks.fmn``, ``attacks.deepfool``, ...) look for the nearest
+point of the boundary in any direction.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from advjax.types import Array, LogitsFn, check_images
 
 
 def wrong(logits: Array, y: Array) -> Array:
-    """Whether the answer is not the label, (B,); NaN is no answer."""
+    """Whether the prediction is not the label, (B,); NaN logits are wrong."""
     return (jnp.argmax(logits, axis=1) != y) | jnp.isnan(logits).any(axis=1)
 
 
@@ -40,14 +40,14 @@ def first_crossing(
 
     Args:
       logits_fn: the model.
-      y: (B,) labels, or answers whose change is asked for.
+      y: (B,) labels, or predictions whose change is looked for.
       path: from (B,) positions in [0, 1] to (B, ...) inputs.
-      grid: points looked at, besides 0.
+      grid: points evaluated, besides 0.
       halvings: bisections of the interval of the first change.
 
     Returns:
-      (B,) positions: 0 where the model errs at the start already, infinite where it
-      does at no point of the grid. The model errs at the position returned.
+      (B,) positions at which the model errs: 0 where it errs at the start, infinite
+      where it errs at no point of the grid.
 
     Raises:
       ValueError: if ``grid`` is below 1 or ``halvings`` below 0.
@@ -97,12 +97,12 @@ def distance_along(
     Args:
       logits_fn: the model.
       x: (B, ...) images.
-      y: (B,) labels, or answers whose change is asked for.
+      y: (B,) labels, or predictions whose change is looked for.
       direction: (B, ...), or (...) for all; its length does not matter.
-      reach: how far to look, () or (B,), > 0.
-      geometric: look at distances that grow by a factor, from a millionth of the
-        reach on, for boundaries at unknown scales.
-      grid: points looked at.
+      reach: the largest distance, () or (B,), > 0.
+      geometric: space the grid geometrically, from a millionth of the reach, for
+        boundaries at unknown scales.
+      grid: points evaluated.
       halvings: bisections between two of them.
 
     Returns:
@@ -142,8 +142,8 @@ def distance_along(
 def normal(logits_fn: LogitsFn, x: Array, y: Array) -> Array:
     """The direction of steepest ascent of the margin, (B, ...) of unit L2 length.
 
-    At a point of the boundary it is the boundary's normal, away from class y: what the
-    normal of a linear classifier is everywhere. Zero where the gradient is.
+    At a point of the boundary it is the boundary's normal, pointing away from class y.
+    Zero where the gradient is zero.
     """
     check_images(x)
 

@@ -2,17 +2,17 @@ r"""Linear classifiers as geometry: angles, mirror images, tilting, strength.
 
 A classifier of two classes with means i and j is a hyperplane
 :math:`c^\top x + c_0 = 0` with unit normal c, positive on the side of j. Its
-adversarial examples are as strong as it deviates from the nearest-centroid classifier,
-whose normal is :math:`b = (j - i) / \|j - i\|`:
+adversarial strength s grows with its deviation angle from the nearest-centroid
+classifier, whose normal is :math:`b = (j - i) / \|j - i\|`:
 
 .. math:: s(C) = \frac{\|j - i\|}{d(i, C) + d(j, C)} = \frac{1}{\cos\delta_C},
     \qquad \delta_C = \arccos c^\top b .
 
-All of it is closed form, and computed in float64 on the host: near 90 degrees float32
-would lose the cosine. Angles are in degrees.
+Everything is closed form and computed in float64 on the host: near 90 degrees float32
+would lose the cosine. Angles are in degrees, ``plane`` is the classifier C, and i and j
+are the means of the classes, (n,).
 
-Reference: Tanay and Griffin 2016, arXiv 1608.07690; the identity is derived in the
-docstring of ``strength``.
+Reference: Tanay and Griffin 2016, arXiv 1608.07690.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _DUAL = {'linf': 1, 'l2': 2, 'l1': np.inf}
 
 
 class Hyperplane(NamedTuple):
-    r"""The boundary :math:`\langle c, x \rangle + c_0 = 0`; build it with a factory.
+    r"""The boundary :math:`\langle c, x \rangle + c_0 = 0`; see ``hyperplane``.
 
     Attributes:
       normal: c, (n,) float64 of unit length, towards the second (positive) class.
@@ -44,9 +44,9 @@ def _vector(name: str, value: Any) -> np.ndarray:
 
 
 def unit(name: str, value: Any) -> np.ndarray:
-    """A finite vector other than zero, as one of unit length."""
+    """A finite, nonzero vector, scaled to unit length."""
     vector = _vector(name, value)
-    # Scaled first: the square of a tiny or a huge number is none.
+    # Scaled first: the square of a tiny number underflows, of a huge one overflows.
     largest = np.abs(vector).max()
     if largest == 0:
         raise ValueError(f'{name} must not be the zero vector')
@@ -55,12 +55,7 @@ def unit(name: str, value: Any) -> np.ndarray:
 
 
 def flat(name: str, x: Any, size: int | None = None) -> np.ndarray:
-    """Examples as float64 rows, (B, n).
-
-    Raises:
-      ValueError: if there are none, if a number is not finite, or if they have another
-        size than n.
-    """
+    """Examples as float64 rows, (B, n): at least one, finite, of the given size n."""
     x = np.asarray(x, np.float64)
     if x.ndim < 2 or not x.size or not np.isfinite(x).all():
         raise ValueError(
@@ -92,13 +87,11 @@ def hyperplane(weights: Any, bias: float = 0.0) -> Hyperplane:
 
 
 def nearest_centroid(first: Any, second: Any) -> Hyperplane:
-    r"""The classifier that answers the class whose mean is nearer.
+    r"""The classifier that predicts the class whose mean is nearer.
 
     .. math:: b = \frac{j - i}{\|j - i\|}, \qquad b_0 = -\tfrac12 b^\top (i + j)
 
-    Args:
-      first: (N, ...) examples of the first (negative) class, with mean i.
-      second: (M, ...) examples of the second class, with mean j.
+    for (N, ...) examples of the first (negative) and (M, ...) of the second class.
     """
     i = flat('first', first).mean(axis=0)
     j = flat('second', second, i.size).mean(axis=0)
@@ -118,9 +111,9 @@ def signed_distance(plane: Hyperplane, x: Any, norm: str = 'l2') -> np.ndarray:
     .. math:: d_p(x, C) = \frac{c^\top x + c_0}{\|c\|_q}, \qquad 1/p + 1/q = 1
 
     Args:
-      plane: the classifier.
+      plane: the classifier C.
       x: (B, ...) examples.
-      norm: 'l2', 'linf' or 'l1'.
+      norm: p, 'l2', 'linf' or 'l1'.
 
     Returns:
       (B,) float64.
@@ -137,11 +130,9 @@ def signed_distance(plane: Hyperplane, x: Any, norm: str = 'l2') -> np.ndarray:
 def mirror_image(plane: Hyperplane, x: Any) -> np.ndarray:
     r"""The mirror image :math:`m_C(x) = x - 2\, d(x, C)\, c`.
 
-    It is as far on the other side: the classifier gives it the other class with the
-    same confidence.
-
-    Returns:
-      float64, the shape of ``x``; pixels may leave their range.
+    It lies on the other side at the same distance, so the classifier predicts the other
+    class with the same confidence. float64, in the shape of ``x``; pixels may leave
+    their range.
     """
     rows = flat('x', x, plane.normal.size)
     moved = rows - 2 * signed_distance(plane, rows)[:, None] * plane.normal
@@ -160,16 +151,7 @@ def angle(first: Any, second: Any) -> float:
 
 
 def deviation_angle(plane: Hyperplane, i: Any, j: Any) -> float:
-    r"""The angle :math:`\delta_C = \arccos c^\top b` to the centroid classifier.
-
-    Args:
-      plane: the classifier C.
-      i: (n,) mean of the first class.
-      j: (n,) mean of the second class.
-
-    Returns:
-      Degrees.
-    """
+    r"""The deviation angle :math:`\delta_C = \arccos c^\top b` in degrees."""
     return angle(plane.normal, _vector('j', j) - _vector('i', i))
 
 
@@ -178,16 +160,11 @@ def strength(plane: Hyperplane, i: Any, j: Any) -> float:
 
     .. math:: s(C) = \frac{\|j - i\|}{d(i, C) + d(j, C)}
 
-    the distance of the means over that of their distances to the boundary: 1 for the
-    nearest-centroid classifier, larger for every other one. With the means on both
-    sides :math:`d(i, C) + d(j, C) = c^\top(j - i) = \|j - i\| \cos\delta_C`, so that
-    it is the secant of the deviation angle. It is also what the direction b costs
-    against C, in units of the optimal direction c.
-
-    Args:
-      plane: the classifier C.
-      i: (n,) mean of the first class.
-      j: (n,) mean of the second class.
+    the distance between the means over the sum of their distances to the boundary: 1
+    for the nearest-centroid classifier, larger for all others. With the means on either
+    side :math:`d(i, C) + d(j, C) = c^\top(j - i) = \|j - i\| \cos\delta_C`, so it is
+    the secant of the deviation angle. It is also the length of the perturbation along b
+    that crosses C, in units of the shortest one, along c.
 
     Raises:
       ValueError: if C does not have i on its negative and j on its positive side.
@@ -207,8 +184,8 @@ def tilt(plane: Hyperplane, direction: Any, degrees: float, pivot: Any) -> Hyper
 
     .. math:: c_\theta = \cos\theta\, c + \sin\theta\, z, \qquad z \perp c
 
-    Along a direction z in which the data hardly vary nearly all answers stay what they
-    were, while the strength grows with :math:`\sec\theta`.
+    Along a direction z in which the data hardly vary, nearly all predictions stay the
+    same, while the strength grows with :math:`\sec\theta`.
 
     Args:
       plane: the classifier C.
@@ -250,7 +227,7 @@ def taxonomy(
     Args:
       strengths: strengths along the path, not decreasing.
       errors: test errors of the same classifiers.
-      minimal: what counts as minimal strength. The paper names no number.
+      minimal: the largest strength that counts as minimal. The paper names no number.
 
     Returns:
       0, 1 or 2 for each.

@@ -2,8 +2,8 @@ r"""Two-dimensional slices of a model around an image.
 
 .. math:: (s, t) \mapsto f(x + s\,u + t\,v)
 
-The logits over such a plane give both pictures that are drawn of them: the loss
-surface, and the regions in which each class is answered.
+The logits over such a plane give the two customary pictures: the loss surface, and the
+regions in which each class is predicted.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from advjax import keys, losses
 from advjax.attacks.checks import check_loss
 from advjax.balls import Ball, as_ball
 from advjax.convolutions import canonical
-from advjax.rows import total, wide
+from advjax.rows import total, wide, wide_largest
 from advjax.types import Array, Key, LogitsFn, Loss, check_images
 
 
@@ -36,7 +36,7 @@ class Slice(NamedTuple):
 
     @property
     def answers(self) -> Array:
-        """The class answered at every point, (B, H, W)."""
+        """The class predicted at every point, (B, H, W)."""
         return jnp.argmax(self.logits, axis=-1)
 
     def loss(self, y: Array, loss: Loss = losses.cross_entropy) -> Array:
@@ -55,7 +55,7 @@ def gradient_plane(
     key: Key,
     loss: Loss = losses.cross_entropy,
 ) -> tuple[Array, Array]:
-    """The customary plane: the attack's direction, and a random one.
+    """The customary plane: the direction of the gradient, and a random one.
 
     Both are steepest directions of the ball, so a position of eps lies on its surface:
     for ``linf`` the signs of the gradient and random signs, for ``l2`` the gradient
@@ -63,11 +63,11 @@ def gradient_plane(
 
     Args:
       logits_fn: the model.
-      ball: whose ``steepest`` turns gradients into directions.
-      key: one key, or one per example.
       x: (B, ...) images.
       y: (B,) labels.
-      loss: what the gradient is of.
+      ball: its ``steepest`` turns gradients into directions.
+      key: one key, or one per example.
+      loss: the loss whose gradient is taken.
 
     Returns:
       Two arrays like x.
@@ -85,9 +85,7 @@ def gradient_plane(
         keys.per_example(key, x.shape[0]),
     )
     # Without its component along the gradient, on the gradient's own scale.
-    largest = jnp.max(
-        jnp.abs(gradient), axis=tuple(range(1, x.ndim)), keepdims=True, initial=0
-    )
+    largest = wide_largest(jnp.abs(gradient))
     scaled = gradient / jnp.where(largest > 0, largest, 1)
     square = total(jnp.square(scaled))
     share = total(drawn * scaled) / jnp.where(square > 0, square, 1)
@@ -113,8 +111,8 @@ def cut(
       second: (B, ...) second direction v.
       at_first: (W,) positions s.
       at_second: (H,) positions t.
-      bounds: clip the inputs to this range; None evaluates what lies outside as well,
-        so that the slice stays flat.
+      bounds: clip the inputs to this range; None leaves them outside it, so that the
+        slice stays flat.
 
     Returns:
       A ``Slice``; W * B inputs pass the model at a time.

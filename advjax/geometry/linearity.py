@@ -1,13 +1,13 @@
-r"""How linear a loss is around a point: the gradient's angle, and what it leaves out.
+r"""How linear a loss is around a point: gradient alignment and linearisation error.
 
-FGSM, and every step of PGD, believes in the tangent plane
+FGSM, and every step of PGD, relies on the tangent plane
 
 .. math:: L(x + \delta) \approx L(x) + \langle \nabla L(x), \delta \rangle
 
-over the whole ball. Two measures say whether it may: the *alignment* of the gradients
+over the whole ball. Two measures say how good it is: the *alignment* of the gradients
 at x and at a random point of the ball, and the *error* of the plane, on average over
-the ball and at its worst point that an ascent finds. Neither is a proof of linearity:
-both look at points of the ball, not at all of them.
+the ball and at the worst point that an ascent finds. Neither proves linearity: both
+look at some points of the ball only.
 """
 
 from typing import NamedTuple
@@ -20,15 +20,8 @@ from advjax.attacks import Ascent, pgd
 from advjax.attacks.checks import check_count, check_loss
 from advjax.balls import Ball, as_ball
 from advjax.convolutions import canonical
-from advjax.rows import total
-from advjax.types import (
-    Array,
-    Key,
-    LogitsFn,
-    Loss,
-    Objective,
-    check_images,
-)
+from advjax.rows import total, wide, wide_largest
+from advjax.types import Array, Key, LogitsFn, Loss, Objective, check_images
 
 
 class Linearisation(NamedTuple):
@@ -49,10 +42,10 @@ class Linearisation(NamedTuple):
 
     @property
     def relative(self) -> Array:
-        """The worst error in units of the predicted change: no scale of the loss.
+        """The worst error over the predicted change, free of the scale of the loss.
 
-        A linear loss has 0. At 1 the plane is off by as much as it predicts; where
-        the gradient vanishes, so that the plane predicts nothing, it is infinite.
+        A linear loss has 0. At 1 the plane is off by as much as it predicts. Infinite
+        where the gradient vanishes, so that the plane predicts no change.
         """
         safe = jnp.where(self.predicted > 0, self.predicted, 1)
         return jnp.where(self.predicted > 0, self.worst / safe, jnp.inf)
@@ -77,8 +70,8 @@ def tangent_error(objective: Objective, x: Array) -> Objective:
     .. math:: g(\delta; x) =
         \big| L(x + \delta) - L(x) - \langle \delta, \nabla L(x) \rangle \big|
 
-    Its gradient at x itself is zero: a search for its maximum starts elsewhere. It
-    costs one gradient of L at x, taken once.
+    Its gradient at x itself is zero, so a search for its maximum must start elsewhere.
+    The gradient of L at x is taken once.
 
     Args:
       objective: L, (B, ...) -> (B,).
@@ -102,14 +95,13 @@ def _error(
 def cosine(first: Array, second: Array) -> Array:
     r"""Cosine of the angle between two arrays of each example, (B,).
 
-    NaN where one of them is zero: there is no angle, and no number stands for it.
+    NaN where one of them is zero, since there is no angle.
     """
 
     def unit(a):
         # Scaled first, so that the square of a tiny gradient does not vanish. The
         # cosine does not depend on the scale, so neither does its gradient.
-        scale = jnp.max(jnp.abs(a), axis=tuple(range(1, a.ndim)), keepdims=True)
-        scale = jax.lax.stop_gradient(scale)
+        scale = jax.lax.stop_gradient(wide_largest(jnp.abs(a)))
         a = a / jnp.where(scale > 0, scale, 1)
         return a, total(jnp.square(a))
 
@@ -136,17 +128,17 @@ def gradient_alignment(
         \nabla_x L(x), \nabla_x L(x + \eta)\big)
 
     1 for a linear model with two classes, about 0 where the gradient at x says nothing
-    about the ball. NaN where the gradient at x, or at every draw, is exactly zero
-    (draws with a zero gradient are left out), as it is where a float32 cross entropy
-    has saturated; close to saturation it also loses the gradient of the label's own
-    logit to rounding, so for confident models ``losses.margin`` is the better loss.
+    about the ball. Draws with a zero gradient are left out; NaN where the gradient is
+    exactly zero at x or at every draw, as it is where a float32 cross entropy has
+    saturated. Close to saturation the gradient of the label's own logit is lost to
+    rounding, so for confident models ``losses.margin`` is the better loss.
 
     Args:
       logits_fn: the model.
-      ball: where eta is drawn; a number is the radius of ``linf``.
-      key: one key, or one per example.
       x: (B, ...) images.
       y: (B,) labels.
+      ball: where eta is drawn; a number is the radius of ``linf``.
+      key: one key, or one per example.
       loss: L, per example.
       samples: draws of eta.
 
@@ -194,16 +186,16 @@ def linearisation(
     .. math:: \gamma(\epsilon, x) = \max_{\delta \in B_\epsilon}
         \big| L(x + \delta) - L(x) - \langle \delta, \nabla L(x) \rangle \big|
 
-    with the mean over uniform draws beside it. The maximum is that of a search, so
-    a lower bound. By the triangle inequality
+    and the mean over uniform draws. The maximum is found by a search, so it is a lower
+    bound. By the triangle inequality
     :math:`|L(x + \delta) - L(x)| \le |\langle \delta, \nabla L(x)\rangle| + \gamma`.
 
     Args:
       logits_fn: the model.
-      ball: the ball; a number is the radius of ``linf``.
-      key: one key, or one per example.
       x: (B, ...) images.
       y: (B,) labels.
+      ball: the ball; a number is the radius of ``linf``.
+      key: one key, or one per example.
       loss: L, per example.
       samples: uniform draws from the ball.
       search: the ascent that looks for the maximum, in its own ball; by default
@@ -237,8 +229,7 @@ def linearisation(
     found = search.maximize(error, keys.fold(each, samples), x)
     # The plane's own maximum over the ball and its bounds: one full step.
     eps = jnp.broadcast_to(jnp.asarray(ball.eps, x.dtype), x.shape[:1])
-    eps = eps.reshape((-1,) + (1,) * (x.ndim - 1))
-    step = ball.project(x + eps * ball.steepest(gradient), x) - x
+    step = ball.project(x + wide(eps, x) * ball.steepest(gradient), x) - x
     return Linearisation(
         mean=summed / samples,
         sampled=sampled,

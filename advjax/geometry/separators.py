@@ -13,8 +13,8 @@ separator: one at distance s from w's boundary after at most
 :math:`t \le s\gamma/\alpha`. The argument needs any points p and q of the hulls; the
 closest ones make the bound smallest.
 
-Reference: after Charles, Rosenberg and Papailiopoulos 2018, arXiv 1811.03531. The
-statement and its derivation are our own.
+Reference: after Charles, Rosenberg and Papailiopoulos 2018, arXiv 1811.03531. The bound
+itself is not in the paper.
 """
 
 import warnings
@@ -33,7 +33,7 @@ class HullGap(NamedTuple):
       negative: q, (n,), one of the negative hull.
       gamma: half their distance.
       margin: the margin of the classifier halfway between p and q. It is at most
-        gamma, and equal to it at the optimum, so it proves how close p and q are to
+        gamma, with equality at the optimum, so it certifies how close p and q are to
         the closest points.
     """
 
@@ -72,7 +72,7 @@ def hull_gap(positive: Any, negative: Any) -> HullGap:
     above = flat('positive', positive)
     below = flat('negative', negative, above.shape[1])
     x, y = np.concatenate([above, below]), np.repeat([1, -1], [len(above), len(below)])
-    # A cost that no multiplier reaches, in units of the data: then no point may err.
+    # A cost above every multiplier, in units of the data, makes the margin hard.
     spread = np.square(x - x.mean(axis=0)).sum(axis=1).max()
     solver = SVC(
         kernel='linear', C=1e8 / max(spread, 1e-30), tol=1e-4, cache_size=500,
@@ -89,18 +89,13 @@ def hull_gap(positive: Any, negative: Any) -> HullGap:
 
     p, q = mixture(multipliers), mixture(-multipliers)
     gamma = np.linalg.norm(p - q) / 2
-    margin = -np.inf
-    if gamma > 0:
-        plane = halfway(q, p)
-        margin = min(
-            signed_distance(plane, above).min(), -signed_distance(plane, below).max()
-        )
+    margin = margin_of(halfway(q, p), above, below) if gamma > 0 else -np.inf
     if margin <= 0:
         raise ValueError(
             'positive and negative must be linearly separable: no separating '
             'hyperplane was found'
         )
-    return HullGap(p, q, float(gamma), float(margin))
+    return HullGap(p, q, float(gamma), margin)
 
 
 def margin_of(plane: Hyperplane, positive: Any, negative: Any) -> float:
@@ -114,15 +109,9 @@ def flip_distance(plane: Hyperplane, x: Any, direction: Any) -> np.ndarray:
 
     .. math:: t = \frac{|d(x, C)|}{c^\top v}
 
-    for points of the positive side moved by -v, those of the negative side by +v.
-
-    Args:
-      plane: the classifier C.
-      x: (B, ...) points.
-      direction: v, (n,); its length does not matter.
-
-    Returns:
-      (B,) L2 distances; infinite where moving leads away from the boundary.
+    for points x (B, ...) of the positive side moved along -v and those of the negative
+    side along +v, where v is the direction (n,) scaled to unit length. (B,) L2
+    distances; infinite where moving leads away from the boundary.
     """
     away = float(plane.normal @ unit('direction', direction))
     distance = np.abs(signed_distance(plane, x))
@@ -133,9 +122,9 @@ def flip_bound(plane: Hyperplane, x: Any, gamma: float, alpha: float) -> np.ndar
     r"""The bound :math:`t \le s\gamma/\alpha` on ``flip_distance`` along v, (B,).
 
     Args:
-      plane: a classifier that separates.
-      x: (B, ...) points, of the training set or not; s are their distances.
-      gamma: half the distance of the hulls.
+      plane: a separating classifier.
+      x: (B, ...) points, of the training set or not, at distances s.
+      gamma: half the distance between the hulls.
       alpha: the classifier's margin on the same sets.
 
     Raises:

@@ -1,11 +1,11 @@
-"""Reports: what was found, as a page, as charts, as a text table.
+"""Reports of evaluations: pages, charts, text tables.
 
     found = advjax.evaluation.evaluate(logits_fn, x, y, attacks, key=key)
     advjax.report.write({'my network': found}, 'runs/mine')
 
-leaves ``report.html``, one self-contained page, and ``results.json``, its figures.
-``Comparison`` says more about the networks, ``charts`` has figures for pages of your
-own, ``layout`` their style.
+writes ``report.html``, one self-contained page, and ``results.json``, its numbers.
+``Comparison`` says more about the networks, ``charts`` has figures for your own pages,
+``layout`` their style.
 """
 
 from advjax.report import charts

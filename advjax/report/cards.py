@@ -20,7 +20,7 @@ def cards_of(
     names: Sequence[str],
     nets: Sequence[Mapping[str, Any]],
 ) -> tuple[list[dict[str, Any]], float, str]:
-    """Returns what each example shows, the common amplification, and a remark."""
+    """What each example shows, the common amplification, and a remark."""
     if not examples or len(examples.get('clean', ())) == 0 or not examples.get('nets'):
         return [], 1.0, ''
     clean = np.asarray(examples['clean'], np.float32)
@@ -39,13 +39,13 @@ def cards_of(
     cards = []
     for index in range(shown):
         truth = _class(labels[index], names)
-        card = {'label': truth, 'nets': []}
+        shown_nets: list[dict[str, Any]] = []
         for net, x, delta in zip(examples['nets'], attacked, deltas, strict=True):
             before, after = (
                 _at(net, key, index) for key in ('clean_prediction', 'prediction')
             )
             name = str(net['name'])
-            card['nets'].append(
+            shown_nets.append(
                 {
                     'name': name,
                     'place': order.index(name) % 6 if name in order else 5,
@@ -59,7 +59,7 @@ def cards_of(
                     'verdict': _verdict(labels[index], before, after),
                 }
             )
-        cards.append(card)
+        cards.append({'label': truth, 'nets': shown_nets})
     notes = []
     if shown < len(clean):
         notes.append(f'The first {shown} of {len(clean)} examples are shown.')
@@ -74,7 +74,7 @@ def _at(net: Mapping[str, Any], key: str, index: int) -> Any:
 
 
 def _verdict(label: Any, before: Any, after: Any) -> tuple[str, str]:
-    """Returns a style class and words for what the attack did to one answer."""
+    """A style class and words for what the attack did to one prediction."""
     if before is None or after is None:
         return 'plain', 'answer not recorded'
     if int(before) != int(label):
@@ -92,13 +92,13 @@ def _class(index: Any, names: Sequence[str]) -> str:
 
 
 def data_address(image: np.ndarray) -> str:
-    """Returns a picture as a data address."""
+    """An image as a data URL."""
     from PIL import Image
 
     stream = io.BytesIO()
     pixels = charts.picture(image, limit=MAX_SIDE)
-    # The style sheet asks for square pixels, but a printed page may still be smoothed
-    # by whatever shows it: small images are therefore enlarged here already.
+    # The style sheet asks for square pixels, but printing may smooth them all the same:
+    # small images are therefore enlarged here already.
     times = max(PRINT_SIDE // max(pixels.shape[:2]), 1)
     pixels = pixels.repeat(times, axis=0).repeat(times, axis=1)
     Image.fromarray(pixels).save(stream, 'PNG', optimize=True)

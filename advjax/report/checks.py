@@ -1,6 +1,6 @@
-"""What an evaluation has checked from outside, in words."""
+"""What an evaluation has verified independently of the attacks, in words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,19 @@ def checks_of(found: Sequence[Evaluation], ball: Ball) -> list[dict[str, Any]]:
     """Claims about all adversarial images, how many were checked, how many failed.
 
     Args:
-      found: what attacks did to each network.
-      ball: the threat model that everything was verified against.
+      found: the evaluation of each network.
+      ball: the threat model.
     """
-    claims = np.concatenate([(e.success | e.rejected).ravel() for e in found])
-    norm = np.concatenate([e.norm.ravel() for e in found])[claims]
-    beyond = np.concatenate([(e.norm > limit(ball, e.worst)).ravel() for e in found])
-    ranged = np.concatenate([e.in_range.ravel() for e in found])[claims]
-    margin = np.concatenate([e.margin.ravel() for e in found])[claims]
-    finite = np.concatenate([e.finite.ravel() for e in found])
+
+    def joined(values: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate([value.ravel() for value in values])
+
+    claims = joined(e.success | e.rejected for e in found)
+    norm = joined(e.norm for e in found)[claims]
+    beyond = joined(e.norm > limit(ball, e.worst) for e in found)[claims]
+    ranged = joined(e.in_range for e in found)[claims]
+    margin = joined(e.margin for e in found)[claims]
+    finite = joined(e.finite for e in found)
     eps, checked = float(ball.eps), int(claims.sum())
     largest = f'largest distance {norm.max():.7f}' if checked else 'none was found'
     rows = [
@@ -30,7 +34,7 @@ def checks_of(found: Sequence[Evaluation], ball: Ball) -> list[dict[str, Any]]:
             if np.isfinite(eps)
             else 'Every adversarial image lies at a finite distance of its original',
             'checked': checked,
-            'failed': int((beyond[claims] | ~np.isfinite(norm)).sum()),
+            'failed': int((beyond | ~np.isfinite(norm)).sum()),
             'detail': f'{largest}, measured again in double precision',
         },
         {

@@ -23,8 +23,8 @@ class Net:
     """One network of a comparison.
 
     Attributes:
-      found: what the attacks did to it.
-      logits_fn: the network, asked how sure it is of the example images; None leaves
+      found: its evaluation.
+      logits_fn: the network, to state its confidence in the example images; None leaves
         that out.
       method: how it was trained; 'standard' is what others are compared with.
       adversarial: whether it was trained against an adversary; None if that is
@@ -73,7 +73,7 @@ class Net:
 def _by_distance(
     found: Evaluation, net: Mapping[str, Any], eps: float
 ) -> dict[str, Any]:
-    """The figures of a search without a radius, which its distances answer for."""
+    """The figures of a minimum-norm search, from its distances."""
     robust, radii = found.accuracy_at(eps), eps * np.arange(16) / 5
     known = found.clean_correct & np.isfinite(found.distance)
     distances = found.distance[known]
@@ -160,7 +160,7 @@ class Comparison:
         x, y = np.asarray(self.x), np.asarray(self.y)
         nets = self.nets.values()
         right = np.flatnonzero(np.all([n.found.clean_correct for n in nets], axis=0))
-        # One of each class first: a grid of equal digits teaches less.
+        # One of each class first, for variety.
         _, first = np.unique(y[right], return_index=True)
         order = np.concatenate([right[np.sort(first)], right])
         chosen = np.array(list(dict.fromkeys(order))[:EXAMPLES], int)

@@ -1,19 +1,17 @@
 """How a figure of advjax looks, and how it becomes text inside a page.
 
-Nothing goes through pyplot, so no global list of figures grows and no window system is
-asked for, and matplotlib is imported only when a figure is drawn. The style is set by a
-context that starts from matplotlib's defaults: a reader's own matplotlibrc cannot
-change a figure.
+Nothing goes through pyplot: no global list of figures grows and no window system is
+needed. matplotlib is imported only when a figure is drawn, and a context sets the style
+on top of matplotlib's defaults, so that a user's matplotlibrc cannot change a figure.
 
-`to_svg` turns a figure into text that may stand inside an HTML page several times
-over. Three things make that work, and each replaces something matplotlib does:
+`to_svg` turns a figure into an element of an HTML page that may hold several of them:
 
-- identifiers are renumbered under a prefix, so that two figures in one page cannot
-  use each other's clip paths, and the same figure gives the same bytes every time;
+- identifiers are renumbered under a prefix, so that two figures of one page do not
+  share clip paths, and the same figure gives the same bytes;
 - colours of this module become CSS variables with the colour itself as the fallback,
-  so that a page can give its own colours in dark mode (`PALETTE` lists the names);
+  so that a page can set its own colours in dark mode (`PALETTE` lists the names);
 - text stays text, in the font of the page. The layout is measured with DejaVu Sans,
-  which is wider than nearly every font of a page, so that nothing overlaps there.
+  which is wider than nearly all fonts of pages, so that nothing overlaps.
 """
 
 from __future__ import annotations
@@ -84,7 +82,7 @@ def to_svg(figure: Figure, *, prefix: str = '', alt: str = '') -> str:
       figure: any matplotlib figure.
       prefix: start of every identifier in the drawing; by default a digest of the
         drawing, so that different figures never share an identifier.
-      alt: what the figure shows, for readers who do not see it.
+      alt: the text alternative, for screen readers.
 
     Returns:
       One `<svg>` element without XML prolog. The same figure gives the same bytes.
@@ -96,8 +94,8 @@ def to_svg(figure: Figure, *, prefix: str = '', alt: str = '') -> str:
     svg = stream.getvalue()
     svg = svg[svg.index('<svg') :].strip()
     svg = re.sub(r'<!--.*?-->|<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
-    # A style element inside the drawing would apply to the whole page around it; the
-    # same two properties are inherited when they are set on the root.
+    # A style element would apply to the whole page; set on the root, its properties
+    # are inherited.
     svg = re.sub(r'<defs>\s*<style.*?</style>\s*</defs>', '', svg, flags=re.DOTALL)
     svg = re.sub(r'\s*\n\s*', '\n', svg)
     svg = svg.replace('<svg ', '<svg style="stroke-linejoin: round" ', 1)
@@ -117,7 +115,7 @@ def to_svg(figure: Figure, *, prefix: str = '', alt: str = '') -> str:
         def rename(hit: re.Match[str]) -> str:
             return f'{hit[1]}{start}{found.get(hit[2], hit[2])}'
 
-        # Only inside tags: a text of the figure that looks like a reference stays.
+        # Only inside tags: text that looks like a reference is left alone.
         return _TAG.sub(lambda tag: _REFERENCE.sub(rename, tag[0]), svg)
 
     svg = _TAG.sub(themed, svg)
@@ -129,11 +127,11 @@ def to_svg(figure: Figure, *, prefix: str = '', alt: str = '') -> str:
 
 
 def label(text: object, longest: int) -> str:
-    """Returns a text as one line of at most `longest` characters."""
+    """A text as one line of at most `longest` characters."""
     line = ' '.join(str(text).split())
     if len(line) > longest:
         line = line[: longest - 1].rstrip() + '…'
-    # Matplotlib leaves out of a legend whatever starts with an underscore.
+    # Matplotlib omits labels that start with an underscore from legends.
     return f' {line}' if line.startswith('_') else line
 
 
@@ -144,10 +142,9 @@ def _font(hit: re.Match[str]) -> str:
 
 @contextlib.contextmanager
 def _no_glyph_warnings() -> Generator[None, None, None]:
-    """Lets names be in any script.
+    """Allows names in any script: the browser draws the text.
 
-    The browser draws the text, so that a glyph which only matplotlib's own font lacks
-    costs a little precision in the layout and is no fault.
+    A glyph that matplotlib's own font lacks only makes the layout less precise.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message=r'Glyph \d+')
@@ -156,7 +153,7 @@ def _no_glyph_warnings() -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def style() -> Generator[None, None, None]:
-    """Sets this module's style for a while, whatever the reader's own is."""
+    """This module's style, whatever the user's own is."""
     import matplotlib.style
 
     with matplotlib.style.context(['default', _STYLE]):
@@ -164,17 +161,17 @@ def style() -> Generator[None, None, None]:
 
 
 def new_figure(width: float, height: float, *, arrange: bool = True) -> Figure:
-    """Returns an empty figure of a size in inches, laid out by itself or by hand."""
+    """An empty figure of a size in inches, with an automatic layout or none."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    # The space keeps the title of a lower panel apart from the label above it.
+    # The space separates the title of a lower panel from the label above it.
     engine = ConstrainedLayoutEngine(hspace=0.08, wspace=0.05) if arrange else None
     return Figure(figsize=(width, height), layout=engine)
 
 
 def series(index: int) -> dict[str, Any]:
-    """Returns the colour and the marker of the n-th line."""
+    """The colour and the marker of the n-th line."""
     return {
         'color': SERIES[index % len(SERIES)],
         'marker': _MARKERS[index % len(_MARKERS)],
@@ -182,41 +179,30 @@ def series(index: int) -> dict[str, Any]:
 
 
 def floats(values: Iterable[Any]) -> np.ndarray:
-    """Returns floats, with NaN (which matplotlib leaves out) for what is none."""
+    """Floats, with NaN, which matplotlib leaves out, for all that is not finite."""
     numbers = np.array([math.nan if v is None else float(v) for v in values])
     return np.where(np.isfinite(numbers), numbers, math.nan)
 
 
 def percent_axis(axis: Any, limits: Any) -> None:
-    """Gives an axis the scale from 0 to 100."""
+    """Scales an axis from 0 to 100 percent."""
     axis.set_ticks(range(0, 101, 20))
-    # Lines at 0 and at 100 % would be cut in half by the edge of the axes.
+    # The edge of the axes would clip lines at 0 and at 100 %.
     limits(-2, 102)
 
 
-def rgb(colour: str) -> tuple[float, ...]:
-    """Returns '#rrggbb' as three numbers in [0, 1]."""
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-
-
 def finish(
-    figure: Figure, handles: Sequence[Any], labels: Sequence[str], width: float
+    figure: Figure, width: float, handles: Sequence[Any], labels: Sequence[str]
 ) -> None:
-    """Puts a legend above the axes, where it hides no data, and fixes the layout."""
+    """Puts a legend above the axes, and fixes the layout."""
     if labels:
         longest = max(len(text) for text in labels)
         columns = max(1, min(len(labels), int(width * 72 / (longest * 7.2 + 48))))
-        figure.legend(
-            handles,
-            labels,
-            loc='outside upper left',
-            ncols=columns,
-            handlelength=2.4,
-            columnspacing=1.6,
-            borderaxespad=0.2,
-        )
-    # Left on, the layout starts from its own last result at each drawing, and the
-    # second drawing of a figure differs from the first in the last digits.
+        spaces = {'handlelength': 2.4, 'columnspacing': 1.6, 'borderaxespad': 0.2}
+        where = 'outside upper left'
+        figure.legend(handles, labels, loc=where, ncols=columns, **spaces)
+    # A layout engine starts from its last result, so that a second drawing of the
+    # figure would differ from the first in the last digits.
     with _no_glyph_warnings():
         figure.draw_without_rendering()
     figure.set_layout_engine('none')

@@ -30,13 +30,13 @@ def write(
     """Writes ``results.json`` and ``report.html``.
 
     Args:
-      evaluations: what attacks did to one network, or to several by their names; a
-        ``Comparison``, which says more about them; or any other ``Page``.
-      folder: made if it is missing. A reader never sees a half-written file, and
-        whoever finds the results may rely on the page: it is written first.
+      evaluations: of one network, or of several by their names; a ``Comparison``,
+        which says more about them; or any other ``Page``.
+      folder: created if missing. Files are written atomically, the page before the
+        results, so that where there are results there is a page.
 
     Returns:
-      What ``results.json`` holds.
+      The contents of ``results.json``.
 
     Raises:
       ValueError: if there is no network, or they were not attacked alike.

@@ -99,7 +99,7 @@ GLOSSARY = (
 
 
 def glossary(used_parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Returns terms and meanings: the general ones, and those that were used."""
+    """Terms and meanings: the general ones, and those of the attacks used."""
     used = ' '.join(
         re.sub(r'[^a-z0-9]+', ' ', f'{a.get("name")} {a.get("description")}'.lower())
         for a in used_parts

@@ -10,19 +10,16 @@ ACCURACIES = ('clean_accuracy', 'robust_accuracy')
 
 
 def headline(results: Mapping[str, Any]) -> str:
-    """Returns the outcome in one sentence that claims no more than the numbers say.
+    """The outcome in one sentence, with a full stop.
 
-    The first net trained by the method 'standard' (or else the first net) is compared
-    with that other net which has the highest robust accuracy.
+    The first network trained by the method 'standard' (or else the first network) is
+    compared with the other network of the highest robust accuracy.
 
     Args:
-      results: as in `write`.
-
-    Returns:
-      The sentence, with a full stop.
+      results: as `page.render` takes them.
 
     Raises:
-      ValueError: as in `write`.
+      ValueError: if there is no network, or one lacks its name or an accuracy.
     """
     nets = checked_nets(results)
     subject = change(results.get('threat_model') or {})
@@ -41,17 +38,16 @@ def headline(results: Mapping[str, Any]) -> str:
 
 def _falls(who: str, clean: float, robust: float) -> str:
     before, after = percent(clean), percent(robust)
-    if not (math.isfinite(clean) and math.isfinite(robust)):
-        return f'was tried on {who}: {before} right without it, {after} with it'
-    if before == after:
+    measured = math.isfinite(clean) and math.isfinite(robust)
+    if measured and before == after:
         return f'leaves {who} at {after} right answers'
-    if robust > clean:
+    if not measured or robust > clean:
         return f'was tried on {who}: {before} right without it, {after} with it'
     return f'takes {who} from {before} to {after} right answers'
 
 
 def _compared(who: str, net: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    """Returns how a net fares, next to the one the sentence has dealt with."""
+    """How a network fares next to ``base``, which the sentence has dealt with."""
     clean, robust = (number_of(net[key]) for key in ACCURACIES)
     rival = number_of(base['robust_accuracy'])
     before, after = percent(clean), percent(robust)
@@ -66,7 +62,7 @@ def _compared(who: str, net: Mapping[str, Any], base: Mapping[str, Any]) -> str:
         for p, n in zip((robust, rival), counts, strict=True)
         if math.isfinite(n) and n >= 1
     ]
-    # Two standard errors of a difference, as if the images were drawn anew for each.
+    # Two standard errors of the difference of two independent samples.
     if abs(robust - rival) <= 2 * math.sqrt(sum(spread)):
         number = integer(min(c for c in counts if math.isfinite(c)))
         return (
@@ -83,19 +79,18 @@ def _compared(who: str, net: Mapping[str, Any], base: Mapping[str, Any]) -> str:
 
 
 def _who(base: Mapping[str, Any], other: Mapping[str, Any] | None) -> list[str]:
-    """Returns words for one or two nets: by their training, or by their names."""
-    words = []
-    for net in [base] + ([] if other is None else [other]):
-        if net.get('method') == 'standard':
-            words.append('the normally trained network')
-        elif net.get('adversarial'):
-            words.append('the adversarially trained network')
-        else:
-            words.append('')
+    """Words for one or two networks: by their training, or by their names."""
+    nets = [net for net in (base, other) if net is not None]
+    words = [
+        'the normally trained network'
+        if net.get('method') == 'standard'
+        else 'the adversarially trained network'
+        if net.get('adversarial')
+        else ''
+        for net in nets
+    ]
     if not all(words) or len(set(words)) < len(words):
-        words = [
-            f'the network “{net["name"]}”' for net in (base, other) if net is not None
-        ]
+        words = [f'the network “{net["name"]}”' for net in nets]
     elif len(words) == 2:
         words[1] = 'the adversarially trained one'
     return [*words, ''][:2]

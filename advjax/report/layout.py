@@ -1,8 +1,8 @@
-"""What every page of this library shares: templates, style, charts in two widths.
+"""What every page shares: templates, style sheet, charts in two widths.
 
-A page is one file: style, figures and pictures are inside it, nothing is fetched (a
-content security policy in the page forbids it) and no script runs. Text from outside
-is escaped by jinja2, and the same input gives the same bytes.
+A page is one file with its style, figures and images inside; a content security policy
+in it forbids scripts and external resources. jinja2 escapes all text, and the same
+input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,24 +22,20 @@ if TYPE_CHECKING:
 _HERE = 'advjax.report'
 
 WIDTHS = (12.4, 4.7)
-"""Inches of 72 CSS pixels, for wide and for narrow windows: a chart that is merely
-scaled down to a phone cannot be read."""
+"""Inches of 72 CSS pixels, for wide and for narrow windows: a chart scaled down to the
+width of a phone would be unreadable."""
 
 
 def templates(package: str = _HERE, **options: Any) -> jinja2.Environment:
     """The templates of a package, which may import those of this one.
 
-    Numbers are written by the filters ``decimal``, ``duration``, ``integer`` and
-    ``percent``.
-
-    Args:
-      package: where to look first.
-      **options: of ``jinja2.Environment``.
+    The filters ``decimal``, ``duration``, ``integer`` and ``percent`` write numbers;
+    ``options`` are those of ``jinja2.Environment``.
     """
     import jinja2
 
     def known(write_number: Callable[[object], str]) -> Callable[[object], str]:
-        # A key that is missing arrives here as an object that refuses float().
+        # jinja2 passes a missing key as an object that refuses float().
         return lambda value: write_number(
             None if isinstance(value, jinja2.Undefined) else value
         )
@@ -59,7 +55,7 @@ def templates(package: str = _HERE, **options: Any) -> jinja2.Environment:
 
 @functools.cache
 def style() -> str:
-    """The style sheet of every page that is made here."""
+    """The style sheet of every page."""
     text = importlib.resources.files(_HERE).joinpath('page.css')
     return text.read_text('utf-8')
 
@@ -69,8 +65,8 @@ def panel(draw: Callable[[float], Figure], *, name: str = '', alt: str = '') -> 
 
     Args:
       draw: makes the figure for a width in inches.
-      name: start of the identifiers in it; by default a digest of the drawing.
-      alt: what it shows, for readers who do not see it.
+      name: prefix of the identifiers in it; by default a digest of the drawing.
+      alt: the text alternative, for screen readers.
     """
     import markupsafe
 

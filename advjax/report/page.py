@@ -1,8 +1,8 @@
 """The page of attacked networks, for readers new to the field.
 
-It claims what the numbers say and no more: an accuracy under attack is described as
-what the attacks of the list left, because a stronger one may leave less, and nothing is
-called imperceptible. A check of the results that failed stands at the top of the page.
+It claims no more than the numbers say: robust accuracy is what the listed attacks left,
+since a stronger attack may leave less, and nothing is called imperceptible. Failed
+checks stand at the top of the page.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 def render(
     results: Mapping[str, Any], examples: Mapping[str, Any] | None = None
 ) -> str:
-    """Returns the page as one HTML document.
+    """The page as one HTML document.
 
     Args:
-      results: what is also saved as results.json. Only `nets` is required, and of
-        each net `name`, `clean_accuracy` and `robust_accuracy` in [0, 1] (None or
-        NaN stand for not measured); what else is missing is not drawn.
+      results: the contents of results.json. Only `nets` is required, and of each net
+        `name`, `clean_accuracy` and `robust_accuracy` in [0, 1] (None or NaN if not
+        measured); whatever else is missing is not drawn.
       examples: `clean` (n, H, W, C) in [0, 1], `labels` (n,) and `nets`, a list of
         mappings with `name`, `adversarial` (n, H, W, C), and, each (n,),
         `clean_prediction`, `prediction`, `clean_confidence` and `confidence`.
@@ -77,7 +77,7 @@ def _proof(proof: Mapping[str, Any]) -> dict[str, Any]:
     elif failed == 0 and checked > 0:
         state = 'passed'
     else:
-        # Nothing was looked at, or nobody said how it went: that is no success.
+        # Nothing was checked, or the outcome is unknown.
         state = 'open'
     return {**proof, 'state': state}
 
@@ -125,18 +125,16 @@ def _bars(nets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         bars = {_NO_ATTACK: number_of(net['clean_accuracy'])}
         for attack in net.get('attacks') or []:
             name = str(attack.get('name', DASH))
-            # Two attacks of one name are two bars.
+            # Attacks of the same name get a bar each.
             while name in (*bars, _WORST):
                 name += '′'
             bars[name] = number_of(attack.get('robust_accuracy'))
-        bars[_WORST] = number_of(net['robust_accuracy'])
-        rows.append((str(net['name']), bars))
-    # The worst case stands last even where a later net has attacks of its own.
-    order = [name for _, bars in rows for name in bars if name != _WORST]
-    order = [*dict.fromkeys(order), _WORST]
+        rows.append((str(net['name']), bars, number_of(net['robust_accuracy'])))
+    # The worst case stands last even where a later network has attacks of its own.
+    order = dict.fromkeys(attack for _, bars, _ in rows for attack in bars)
     rows = [
-        (name, [(attack, bars.get(attack, math.nan)) for attack in order])
-        for name, bars in rows
+        (name, [*((a, bars.get(a, math.nan)) for a in order), (_WORST, worst)])
+        for name, bars, worst in rows
     ]
     more = {'emphasised': (_WORST,)}
     return {'draw': charts.attack_bars, 'rows': rows, 'more': more}
@@ -144,12 +142,12 @@ def _bars(nets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _training(nets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     rows = [(str(net['name']), net.get('history') or []) for net in nets]
-    rows = rows if any(history for _, history in rows) else []
-    return {'draw': charts.training_curves, 'rows': rows}
+    drawn = any(history for _, history in rows)
+    return {'draw': charts.training_curves, 'rows': rows if drawn else []}
 
 
 def _spoken(nets: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the key numbers as text, for charts that are listened to."""
+    """The key numbers as text, for screen readers."""
     return '; '.join(
         f'{net["name"]}: {percent(net["clean_accuracy"])} without attack, '
         f'{percent(net["robust_accuracy"])} in the worst case'

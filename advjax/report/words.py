@@ -1,4 +1,4 @@
-"""Numbers and threat models as words, rounded but never to a claim.
+"""Numbers and threat models as words, rounded so that no number claims too much.
 
 A number that is missing or not finite becomes a dash. A no-break space keeps a number
 and its unit on one line.
@@ -19,7 +19,7 @@ DISTANCES = {
 
 
 def percent(value: object) -> str:
-    """Returns a share with one decimal; only exactly 0 and 1 print as 0 and 100 %."""
+    """A share with one decimal; only exactly 0 and 1 become 0 % and 100 %."""
     number = number_of(value)
     if not math.isfinite(number):
         return DASH
@@ -31,19 +31,19 @@ def percent(value: object) -> str:
 
 
 def integer(value: object) -> str:
-    """Returns a count with thin spaces between the thousands."""
+    """A count with thin spaces between the thousands."""
     number = number_of(value)
     return f'{number:,.0f}'.replace(',', '\u2009') if math.isfinite(number) else DASH
 
 
 def decimal(value: object) -> str:
-    """Returns a number with up to six digits."""
+    """A number with up to six digits."""
     number = number_of(value)
     return f'{number:.6g}' if math.isfinite(number) else DASH
 
 
 def duration(value: object) -> str:
-    """Returns seconds as a time that is easy to read."""
+    """Seconds as seconds, minutes or hours."""
     seconds = number_of(value)
     if not math.isfinite(seconds):
         return DASH
@@ -56,7 +56,7 @@ def duration(value: object) -> str:
 
 
 def number_of(value: object, otherwise: float = math.nan) -> float:
-    """Returns a finite float, or what stands for none."""
+    """A finite float, or ``otherwise``."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -65,7 +65,7 @@ def number_of(value: object, otherwise: float = math.nan) -> float:
 
 
 def size(threat: Mapping[str, Any]) -> str:
-    """Returns eps in words: 8/255 where that is what was meant."""
+    """The radius eps: as a fraction such as 8/255 where it is one."""
     eps = number_of(threat.get('eps'))
     if len(f'{eps:.6g}') > 6 and abs(eps * 255 - round(eps * 255)) < 1e-4:
         return f'{round(eps * 255)}/255'
@@ -73,13 +73,13 @@ def size(threat: Mapping[str, Any]) -> str:
 
 
 def distance(threat: Mapping[str, Any]) -> str:
-    """Returns what the size of a change is measured by, for an axis."""
+    """How the size of a change is measured, as the label of an axis."""
     norm = str(threat.get('norm', '')).lower()
     return DISTANCES.get(norm, ('', 'allowed size of the change, ε'))[1]
 
 
 def change(threat: Mapping[str, Any]) -> str:
-    """Returns what the attacker may do, as the subject of a sentence."""
+    """What the attacker may do, as the subject of a sentence."""
     if not math.isfinite(number_of(threat.get('eps'))):
         return 'the attack'
     norm = str(threat.get('norm', '')).lower()

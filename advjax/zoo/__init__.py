@@ -1,12 +1,14 @@
 """Networks of the literature, as ``advjax.models.Model`` values.
 
-Each factory takes the shape of one input and the number of classes and is cached:
-two calls give the same functions, hence one compiled program.
+Each factory takes the ``shape`` of one input, (H, W, C) for an image, and the number of
+classes K. It is cached: two calls give the same functions, hence one compiled program.
+Networks for images raise a ValueError for a value out of range.
 """
 
 from advjax.zoo.cnn import fast_mnist, load_fast_mnist, madry_mnist
 from advjax.zoo.dense import maxout, mlp
 from advjax.zoo.linear import logistic, softmax_regression
+from advjax.zoo.options import Common
 from advjax.zoo.published import load_published
 from advjax.zoo.residual import CIFAR10_MEAN, CIFAR10_STD
 from advjax.zoo.resnet import preact_resnet18, resnet18, resnet50
@@ -25,6 +27,7 @@ from advjax.zoo.wide_resnet import (
 __all__ = [
     'CIFAR10_MEAN',
     'CIFAR10_STD',
+    'Common',
     'SplitBatchNorm',
     'SplitLayerNorm',
     'fast_mnist',

@@ -1,7 +1,6 @@
 """The two small convolutional networks of the MNIST literature."""
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -10,19 +9,7 @@ from flax import nnx
 
 from advjax import convolutions, models
 from advjax.types import Params
-from advjax.zoo.torch_init import torch_uniform
-
-_Conv = functools.partial(
-    nnx.Conv, conv_general_dilated=convolutions.conv_general_dilated
-)
-
-
-def _check(shape: tuple[int, ...], least: int) -> None:
-    if len(shape) != 3 or min(shape[:2]) < least:
-        raise ValueError(
-            f'shape must be (height, width, channels) with sides of at least {least}, '
-            f'got {shape}'
-        )
+from advjax.zoo.layers import Conv, check_shape, torch_uniform
 
 
 class _MadryMnist(nnx.Module):
@@ -34,8 +21,8 @@ class _MadryMnist(nnx.Module):
             'bias_init': nnx.initializers.constant(0.1),
             'rngs': rngs,
         }
-        self.conv1 = _Conv(channels, one, (5, 5), **options)
-        self.conv2 = _Conv(one, two, (5, 5), **options)
+        self.conv1 = Conv(channels, one, (5, 5), **options)
+        self.conv2 = Conv(one, two, (5, 5), **options)
         self.full = nnx.Linear((height // 4) * (width // 4) * two, full, **options)
         self.out = nnx.Linear(full, num_classes, **options)
 
@@ -56,16 +43,11 @@ def madry_mnist(
 
     5x5 convolution to 32, ReLU, 2x2 max pooling, 5x5 convolution to 64, ReLU, 2x2
     max pooling, 1024 units, ReLU, K logits; truncated-normal weights of scale 0.1,
-    biases 0.1. 3.3 million parameters at 28x28.
-
-    Args:
-      shape: (H, W, C) of one image.
-      num_classes: K.
-      scale: factor of all widths, for capacity studies.
+    biases 0.1. 3.3 million parameters at 28x28. ``scale`` multiplies all widths.
 
     Reference: Madry et al. 2018, arXiv 1706.06083, and its mnist_challenge code.
     """
-    _check(shape, 4)
+    check_shape(shape, 4)
     return models.from_nnx(functools.partial(_MadryMnist, shape, num_classes, scale))
 
 
@@ -82,7 +64,7 @@ class _FastMnist(nnx.Module):
 
         def conv(a, b):
             options = _torch_default(16 * a)
-            return _Conv(a, b, (4, 4), strides=2, padding=1, rngs=rngs, **options)
+            return Conv(a, b, (4, 4), strides=2, padding=1, rngs=rngs, **options)
 
         self.conv1 = conv(channels, one)
         self.conv2 = conv(one, two)
@@ -105,38 +87,26 @@ def fast_mnist(
 
     4x4 convolutions of stride 2 and padding 1 to 16 and 32 channels, 100 units, K
     logits, ReLU between, PyTorch's default initialisation. 166,406 parameters at
-    28x28. It serves any image with sides of at least 4.
-
-    Args:
-      shape: (H, W, C) of one image.
-      num_classes: K.
-      scale: factor of all widths.
+    28x28. Images need sides of at least 4. ``scale`` multiplies all widths.
 
     Reference: Wong, Rice and Kolter 2020, arXiv 2001.03994, and its MNIST code.
     """
-    _check(shape, 4)
+    check_shape(shape, 4)
     return models.from_nnx(functools.partial(_FastMnist, shape, num_classes, scale))
 
 
 def load_fast_mnist(path: str | Path) -> Params:
-    """Reads PyTorch weights of that network, such as those its authors published.
+    """Reads PyTorch weights of ``fast_mnist()``, such as those of its authors.
 
     Args:
       path: an .npz with the names of the authors' state dict, ``0.weight`` (OIHW),
         ``0.bias``, ``2.*``, ``5.*``, ``7.*`` (out, in).
-
-    Returns:
-      Parameters for ``fast_mnist()``.
 
     Raises:
       ValueError: if an array is missing or has another shape.
     """
     with np.load(path) as file:
         arrays = dict(file)
-    return _from_torch(arrays, str(path))
-
-
-def _from_torch(arrays: Mapping[str, np.ndarray], source: str) -> Params:
     shapes = {
         '0': (16, 1, 4, 4), '2': (32, 16, 4, 4), '5': (100, 1568), '7': (10, 100)
     }  # fmt: skip
@@ -144,7 +114,7 @@ def _from_torch(arrays: Mapping[str, np.ndarray], source: str) -> Params:
         for key, expected in ((f'{name}.weight', shape), (f'{name}.bias', shape[:1])):
             found = arrays[key].shape if key in arrays else None
             if found != expected:
-                raise ValueError(f'{source}: {key} must be {expected}, got {found}')
+                raise ValueError(f'{path}: {key} must be {expected}, got {found}')
 
     def kernel(name):
         weight = jnp.asarray(arrays[f'{name}.weight'], jnp.float32)

@@ -8,7 +8,7 @@ from flax import nnx
 
 from advjax import models
 
-# Where a sigmoid is not flat it is a quarter as steep as a ReLU, hence its gain of 4.
+# The largest slope of a sigmoid is a quarter of that of a ReLU, hence its gain of 4.
 _ACTIVATIONS = {
     'relu': (nnx.relu, nnx.initializers.he_normal()),
     'sigmoid': (
@@ -51,15 +51,8 @@ def mlp(
     Szegedy et al. 2014 name theirs by its widths: FC100-100-10 is
     ``widths=(100, 100), activation='sigmoid'``.
 
-    Args:
-      shape: shape of one input.
-      num_classes: K.
-      widths: units of each hidden layer.
-      activation: 'relu' (He's normal initialisation), 'sigmoid' or 'tanh' (that of
-        Glorot and Bengio 2010, uniform, four times as large for a sigmoid).
-
-    Raises:
-      ValueError: for another activation.
+    The activation is 'relu' (with He's normal initialisation), 'sigmoid' or 'tanh'
+    (with that of Glorot and Bengio 2010, uniform, four times as large for a sigmoid).
     """
     if activation not in _ACTIVATIONS:
         raise ValueError(
@@ -115,15 +108,8 @@ def maxout(
 
     The defaults are the permutation-invariant MNIST net of Goodfellow et al. 2013
     and 2015: input dropout keeps 0.8 without rescaling, hidden dropout keeps 0.5
-    (doubled). Its bound on column norms belongs to the optimizer, not to the net.
-
-    Args:
-      shape: shape of one input.
-      num_classes: K.
-      layers: hidden layers.
-      units: maxout units per layer.
-      pieces: linear pieces per unit.
-      dropout: whether training drops units.
+    (doubled). Their bound on column norms belongs to the optimizer and is not here.
+    Each of the ``units`` of a layer is the maximum of ``pieces`` linear functions.
 
     Reference: Goodfellow et al. 2013, arXiv 1302.4389; settings from pylearn2.
     """

@@ -21,15 +21,11 @@ def softmax_regression(
     r"""Multinomial logistic regression :math:`z = xW + b`, zero initialised.
 
     Goodfellow et al. 2015 call it the shallow softmax.
-
-    Args:
-      shape: shape of one input.
-      num_classes: K.
     """
     size = math.prod(shape)
 
     def init(key):
-        del key  # The loss is convex: where one starts does not matter.
+        del key  # The loss is convex, so the start does not matter.
         return {'w': jnp.zeros((size, num_classes)), 'b': jnp.zeros((1, num_classes))}
 
     return models.from_function(init, lambda p, x: _flat(x) @ p['w'] + p['b'])
@@ -41,11 +37,8 @@ def logistic(shape: tuple[int, ...] = (28, 28, 1)) -> models.Model:
 
     Its cross entropy with labels {0, 1} is ``losses.softplus`` with {-1, +1}. Over
     an Linf ball without bounds the worst case of s is
-    :math:`s - y\,\epsilon \|w\|_1` (Goodfellow et al. 2015, section 5, with the sign
-    that the paper misprints put right).
-
-    Args:
-      shape: shape of one input.
+    :math:`s - y\,\epsilon \|w\|_1` (Goodfellow et al. 2015, section 5, whose sign is a
+    misprint).
     """
     size = math.prod(shape)
 

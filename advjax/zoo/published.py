@@ -1,11 +1,10 @@
-"""Weights that others trained in PyTorch, as parameters of our networks.
+"""Published PyTorch weights as parameters of the networks here.
 
     model = zoo.wide_resnet_28_10()
     params, state = zoo.load_published('Standard.pt', model)
 
-A file names arrays after the attributes of the module that was saved. What those are
-for a network is part of its model (``Model.published``); here are the names that
-RobustBench's files have.
+A file names arrays after the attributes of the saved module. The names of a network are
+part of its model (``Model.published``); here are those of RobustBench's files.
 """
 
 import re
@@ -20,7 +19,7 @@ import numpy as np
 from advjax import models
 from advjax.types import HostArray, Params, State
 
-# What training scripts leave before or between the names of the network.
+# Prefixes that training scripts and wrappers add to the names.
 _WRAPPERS = re.compile(r'^(?:(?:module|model|_orig_mod|state_dict)\.)+')
 
 _NORMALISATION = re.compile(
@@ -43,8 +42,8 @@ class Naming(NamedTuple):
 
     Attributes:
       block: ``(stage, number) -> name`` of a block.
-      layers: its names of our layers.
-      unused: matches names of arrays that a file holds and its network never uses.
+      layers: our name -> its name of each layer.
+      unused: matches the names of arrays that its network saves but never uses.
     """
 
     block: Callable[[int, int], str]
@@ -78,7 +77,7 @@ KUANGLIU = Naming(
         'out': 'linear',
     },
 )
-"""ResNets and PreActResNets of kuangliu/pytorch-cifar, which most papers took."""
+"""ResNets and PreActResNets of kuangliu/pytorch-cifar, used by most papers."""
 
 TORCHVISION = KUANGLIU._replace(
     layers={
@@ -88,7 +87,7 @@ TORCHVISION = KUANGLIU._replace(
         'out': 'fc',
     }
 )
-"""ResNets of torchvision, hence all of ImageNet."""
+"""ResNets of torchvision, hence of most ImageNet weights."""
 
 TRADES = Naming(
     lambda stage, number: f'block{stage + 1}.layer.{number}',
@@ -133,10 +132,10 @@ GOWAL_PREACT = Naming(
 def load_published(path: str | Path, model: models.Model) -> tuple[Params, State]:
     """Reads PyTorch weights of a network.
 
-    Names may stand behind 'module.' or 'model.', as wrappers leave them. With several
-    branches every branch gets the one normalisation of the file. A normalisation of
-    pixels in the file must be the model's; where the file has none, the model's is
-    trusted, so look up what the weights were trained with.
+    Names may have the prefixes 'module.' or 'model.'. All branches get the one
+    normalisation of the file. A normalisation of pixels in the file must agree with
+    that of the model; where the file has none, that of the model is not checked, so
+    look up what the weights were trained with.
 
     Args:
       path: a .pt or .safetensors file.
@@ -146,9 +145,8 @@ def load_published(path: str | Path, model: models.Model) -> tuple[Params, State
       Its params and state, in float32.
 
     Raises:
-      ValueError: if the file lacks an array, holds an unknown one or one of another
-        shape, or normalises pixels otherwise; also for a network without published
-        names.
+      ValueError: for a missing or unknown array, one of another shape, or another
+        normalisation of pixels; also for a network without published names.
     """
     from advjax.zoo.weight_files import read_state_dict
 
@@ -169,12 +167,12 @@ def with_published(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> models.Model:
-    """Gives a model the names of its published weights.
+    """The model with the names of its published weights.
 
     Args:
       model: the network.
       namings: functions from the path of an array in params or state to its name in a
-        file; the one that a file fits is used.
+        file; the one that fits the file best is used.
       mean: what the network subtracts from pixels.
       std: what it then divides them by.
     """

@@ -1,27 +1,27 @@
 """The parts of residual networks, and how a network is made of them.
 
 Pixels are float32 in [0, 1]; ``mean`` and ``std`` normalise them inside the network, so
-a radius stays a radius in pixels. With ``dtype=jnp.bfloat16`` layers compute in
-bfloat16, while pixels, parameters, batch statistics, features and logits are float32.
+that a radius stays a radius in pixels.
 
 Convolutions go through ``advjax.convolutions``, whose gradients are fast in loops on
-CPU and have no forward mode. A network starts as PyTorch's do. One thing differs from
-PyTorch: its running variance is the unbiased one, here it is that of the batch.
+CPU and have no forward mode. Networks are initialised as in PyTorch. One thing differs:
+PyTorch's running variance is the unbiased estimate, here it is the variance of the
+batch.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 
 from advjax import convolutions, models
 from advjax.types import Array
-from advjax.zoo.pixels import check_options, normalised
+from advjax.zoo.layers import Conv, torch_linear
+from advjax.zoo.options import Common
 from advjax.zoo.published import Naming, with_published
 from advjax.zoo.split_norm import SplitBatchNorm
-from advjax.zoo.torch_init import TORCH_INIT, torch_uniform
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 """Means of the channels of CIFAR-10, as Wong et al. 2020 and most others print them."""
@@ -29,7 +29,7 @@ CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2471, 0.2435, 0.2616)
 """Their standard deviations over all pixels."""
 
-# He's, for what a ReLU reads.
+# The initialisation of He et al. 2015 for layers before a ReLU.
 KAIMING_INIT = nnx.initializers.variance_scaling(2, 'fan_out', 'normal')
 
 
@@ -37,38 +37,33 @@ class Style(NamedTuple):
     """What all layers of one network have in common.
 
     Attributes:
-      activation: the nonlinearity.
-      branches: of every normalisation.
-      dtype: what is computed in.
-      init: of the kernels of convolutions.
-      same: whether a stride pads as 'SAME' does (more behind than before) instead of
-        alike on both sides.
+      common: the options of the network.
+      init: initialises the kernels of convolutions.
+      same: whether a strided convolution pads as 'SAME' does (more after the image
+        than before it) instead of equally on both sides.
     """
 
-    activation: Callable[[Array], Array]
-    branches: int
-    dtype: Any
+    common: Common
     init: Callable[..., Array]
     same: bool = False
 
     def conv(self, a: int, b: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
-        """A convolution without bias: a normalisation would take it away again."""
-        return nnx.Conv(
+        """A convolution without bias, which the normalisation after it would remove."""
+        return Conv(
             a,
             b,
             (size, size),
             strides=stride,
             padding='SAME' if self.same else size // 2,
             use_bias=False,
-            dtype=self.dtype,
+            dtype=self.common.dtype,
             kernel_init=self.init,
-            conv_general_dilated=convolutions.conv_general_dilated,
             rngs=rngs,
         )
 
     def norm(self, features: int, rngs: nnx.Rngs) -> SplitBatchNorm:
-        """A normalisation in all branches."""
-        return SplitBatchNorm(features, self.branches, dtype=self.dtype, rngs=rngs)
+        """A normalisation with all branches."""
+        return self.common.norm(features, rngs)
 
 
 class Basic(nnx.Module):
@@ -77,7 +72,7 @@ class Basic(nnx.Module):
     expansion = 1
 
     def __init__(self, style: Style, a: int, b: int, stride: int, rngs: nnx.Rngs):
-        self.activation = style.activation
+        self.activation = style.common.activation
         self.conv1, self.norm1 = style.conv(a, b, 3, stride, rngs), style.norm(b, rngs)
         self.conv2, self.norm2 = style.conv(b, b, 3, 1, rngs), style.norm(b, rngs)
         self.projected = stride != 1 or a != b
@@ -100,7 +95,7 @@ class Bottleneck(nnx.Module):
     expansion = 4
 
     def __init__(self, style: Style, a: int, b: int, stride: int, rngs: nnx.Rngs):
-        self.activation = style.activation
+        self.activation = style.common.activation
         inner = b // self.expansion
         self.conv1 = style.conv(a, inner, 1, 1, rngs)
         self.conv2 = style.conv(inner, inner, 3, stride, rngs)
@@ -132,7 +127,7 @@ class PreActivation(nnx.Module):
     expansion = 1
 
     def __init__(self, style, a, b, stride, rngs, size=1, raw=False):
-        self.activation, self.raw = style.activation, raw
+        self.activation, self.raw = style.common.activation, raw
         self.norm1, self.conv1 = style.norm(a, rngs), style.conv(a, b, 3, stride, rngs)
         self.norm2, self.conv2 = style.norm(b, rngs), style.conv(b, b, 3, 1, rngs)
         self.projected = stride != 1 or a != b
@@ -158,8 +153,6 @@ class Plan(NamedTuple):
       stem: features of the first convolution.
       stages: features and number of blocks of each stage; all but the first halve the
         image.
-      mean: subtracted from the pixels, per channel; None for nothing.
-      std: what they are then divided by.
       imagenet: whether the stem is 7x7 with stride 2, before 3x3 max pooling with
         stride 2, and not 3x3.
       stem_norm: whether a normalisation and an activation follow the stem.
@@ -171,8 +164,6 @@ class Plan(NamedTuple):
     block: Callable[..., nnx.Module]
     stem: int
     stages: tuple[tuple[int, int], ...]
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
     imagenet: bool = False
     stem_norm: bool = False
     last_norm: bool = False
@@ -180,7 +171,7 @@ class Plan(NamedTuple):
 
 class _Residual(nnx.Module):
     def __init__(self, plan: Plan, style: Style, rngs: nnx.Rngs):
-        self.plan, self.activation = plan, style.activation
+        self.plan, self.common = plan, style.common
         size = (7, 2) if plan.imagenet else (3, 1)
         self.stem = style.conv(plan.shape[-1], plan.stem, *size, rngs)
         if plan.stem_norm:
@@ -196,26 +187,20 @@ class _Residual(nnx.Module):
         self.stages = nnx.List(stages)
         if plan.last_norm:
             self.norm = style.norm(before, rngs)
-        self.out = nnx.Linear(
-            before,
-            plan.num_classes,
-            kernel_init=TORCH_INIT,
-            bias_init=torch_uniform(before),
-            rngs=rngs,
-        )
+        self.out = torch_linear(before, plan.num_classes, rngs)
 
     def features(self, x, branch=0):
-        plan = self.plan
-        x = self.stem(normalised(x, plan.mean, plan.std))
+        plan, activation = self.plan, self.common.activation
+        x = self.stem(self.common.normalised(x))
         if plan.stem_norm:
-            x = self.activation(self.stem_norm(x, branch))
+            x = activation(self.stem_norm(x, branch))
         if plan.imagenet:
             x = convolutions.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage in self.stages:
             for block in stage:
                 x = block(x, branch)
         if plan.last_norm:
-            x = self.activation(self.norm(x, branch))
+            x = activation(self.norm(x, branch))
         return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
     def __call__(self, x, branch=0):
@@ -233,13 +218,7 @@ def build(plan: Plan, style: Style, *namings: Naming) -> models.Model:
     Raises:
       ValueError: for a value out of range.
     """
-    check_options(
-        plan.shape,
-        plan.num_classes,
-        style.branches,
-        style.dtype,
-        plan.mean,
-        plan.std,
-    )
+    common = style.common
+    common.check(plan.shape, plan.num_classes)
     model = models.from_nnx(functools.partial(_Residual, plan, style))
-    return with_published(model, namings, plan.mean, plan.std)
+    return with_published(model, namings, common.mean, common.std)

@@ -7,14 +7,11 @@ after work that used it.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
-
-import jax.numpy as jnp
-from flax import nnx
+from typing import Unpack
 
 from advjax import models
-from advjax.types import Array
+from advjax.zoo.layers import TORCH_INIT
+from advjax.zoo.options import Common, Options
 from advjax.zoo.published import GOWAL_PREACT, KUANGLIU, TORCHVISION
 from advjax.zoo.residual import (
     KAIMING_INIT,
@@ -25,7 +22,6 @@ from advjax.zoo.residual import (
     Style,
     build,
 )
-from advjax.zoo.torch_init import TORCH_INIT
 
 # The block, whether a norm closes the network, whether strides pad as 'SAME' does.
 _LAYOUTS = {
@@ -58,11 +54,7 @@ def preact_resnet18(
     *,
     layout: str = 'rice2020',
     widths: tuple[int, ...] = (64, 128, 256, 512),
-    branches: int = 1,
-    activation: Callable[[Array], Array] = nnx.relu,
-    dtype: Any = jnp.float32,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    **options: Unpack[Options],
 ) -> models.Model:
     r"""PreActResNet-18: four stages of two pre-activation blocks.
 
@@ -89,15 +81,7 @@ def preact_resnet18(
       num_classes: K.
       layout: the row of the table.
       widths: features of each stage; fewer than four make a smaller network.
-      branches: normalisations per layer (``SplitBatchNorm``); the network answers to
-        the view ``branch=b``.
-      activation: the nonlinearity a.
-      dtype: what is computed in; parameters stay float32.
-      mean: subtracted from the pixels, per channel, such as ``zoo.CIFAR10_MEAN``.
-      std: what they are then divided by, such as ``zoo.CIFAR10_STD``.
-
-    Raises:
-      ValueError: for a value out of range.
+      **options: branches, activation a, dtype, mean and std; see ``zoo.Common``.
 
     Reference: He et al. 2016, arXiv 1603.05027; Rice et al. 2020, arXiv 2002.11569;
     Wong et al. 2020, arXiv 2001.03994; Gowal et al. 2021, arXiv 2110.09468.
@@ -106,10 +90,8 @@ def preact_resnet18(
         raise ValueError(f'layout must be one of {list(_LAYOUTS)}, got {layout!r}')
     block, last_norm, same, naming = _LAYOUTS[layout]
     stages = _stages(widths, (2, 2, 2, 2))
-    plan = Plan(
-        shape, num_classes, block, widths[0], stages, mean, std, last_norm=last_norm
-    )
-    return build(plan, Style(activation, branches, dtype, TORCH_INIT, same), naming)
+    plan = Plan(shape, num_classes, block, widths[0], stages, last_norm=last_norm)
+    return build(plan, Style(Common(**options), TORCH_INIT, same), naming)
 
 
 @functools.cache
@@ -119,11 +101,7 @@ def resnet18(
     *,
     stem: str = 'cifar',
     widths: tuple[int, ...] = (64, 128, 256, 512),
-    branches: int = 1,
-    activation: Callable[[Array], Array] = nnx.relu,
-    dtype: Any = jnp.float32,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    **options: Unpack[Options],
 ) -> models.Model:
     """ResNet-18: four stages of two basic blocks.
 
@@ -136,19 +114,12 @@ def resnet18(
       num_classes: K.
       stem: 'cifar' or 'imagenet'.
       widths: features of each stage; fewer than four make a smaller network.
-      branches: as in ``preact_resnet18``, like all that follow.
-      activation: the nonlinearity.
-      dtype: what is computed in.
-      mean: subtracted from the pixels.
-      std: what they are then divided by.
-
-    Raises:
-      ValueError: for a value out of range.
+      **options: branches, activation, dtype, mean and std; see ``zoo.Common``.
 
     Reference: He et al. 2015, arXiv 1512.03385.
     """
-    plan = Plan(shape, num_classes, Basic, 0, _stages(widths, (2, 2, 2, 2)), mean, std)
-    return _resnet(plan, stem, widths, Style(activation, branches, dtype, TORCH_INIT))
+    stages = _stages(widths, (2, 2, 2, 2))
+    return _resnet(shape, num_classes, Basic, stem, widths, stages, options)
 
 
 @functools.cache
@@ -158,44 +129,25 @@ def resnet50(
     *,
     stem: str = 'cifar',
     widths: tuple[int, ...] = (64, 128, 256, 512),
-    branches: int = 1,
-    activation: Callable[[Array], Array] = nnx.relu,
-    dtype: Any = jnp.float32,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    **options: Unpack[Options],
 ) -> models.Model:
     """ResNet-50: stages of 3, 4, 6 and 3 bottlenecks.
 
     23,520,842 parameters with the stem of small images, 25,557,032 with
     ``stem='imagenet', num_classes=1000``. The 3x3 convolution of a bottleneck strides,
-    not the first one as in the paper: that is how all published weights are.
-
-    Args:
-      shape: (H, W, C) of one image.
-      num_classes: K.
-      stem: 'cifar' or 'imagenet', as in ``resnet18``.
-      widths: inner features of each stage, which ends with four times as many.
-      branches: as in ``preact_resnet18``, like all that follow.
-      activation: the nonlinearity.
-      dtype: what is computed in.
-      mean: subtracted from the pixels.
-      std: what they are then divided by.
-
-    Raises:
-      ValueError: for a value out of range.
+    not the first one as in the paper, as in all published weights. The arguments are
+    those of ``resnet18``; a stage ends with four times as many features as its width.
 
     Reference: He et al. 2015, arXiv 1512.03385.
     """
     stages = _stages(widths, (3, 4, 6, 3), Bottleneck.expansion)
-    plan = Plan(shape, num_classes, Bottleneck, 0, stages, mean, std)
-    return _resnet(plan, stem, widths, Style(activation, branches, dtype, TORCH_INIT))
+    return _resnet(shape, num_classes, Bottleneck, stem, widths, stages, options)
 
 
-def _resnet(plan: Plan, stem: str, widths: tuple[int, ...], style: Style):
+def _resnet(shape, num_classes, block, stem, widths, stages, options) -> models.Model:
     if stem not in ('cifar', 'imagenet'):
         raise ValueError(f"stem must be one of ['cifar', 'imagenet'], got {stem!r}")
     imagenet = stem == 'imagenet'
-    plan = plan._replace(stem=widths[0], imagenet=imagenet, stem_norm=True)
-    if imagenet:
-        style = style._replace(init=KAIMING_INIT)
+    plan = Plan(shape, num_classes, block, widths[0], stages, imagenet, stem_norm=True)
+    style = Style(Common(**options), KAIMING_INIT if imagenet else TORCH_INIT)
     return build(plan, style, KUANGLIU, TORCHVISION)

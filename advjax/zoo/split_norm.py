@@ -1,8 +1,8 @@
-"""Split batch normalisation: one set of statistics for every kind of image.
+"""Split batch normalisation: separate statistics for clean and adversarial images.
 
-Clean and adversarial images have different activations. Normalised together, each is
-given the statistics of the mixture; with a branch of its own each keeps its own, while
-all other weights are shared. Branch 0 is the main one, the network as it is used.
+Clean and adversarial images have different activations. Normalised together, both get
+the statistics of the mixture; with a branch each, both have their own, while all other
+weights are shared. Branch 0 is the main one, used in evaluation.
 """
 
 import functools
@@ -11,8 +11,9 @@ from typing import Any
 
 from flax import nnx
 
-from advjax import convolutions, models
+from advjax import models
 from advjax.types import Array
+from advjax.zoo.layers import Conv, check_shape
 
 
 class SplitBatchNorm(nnx.Module):
@@ -25,10 +26,9 @@ class SplitBatchNorm(nnx.Module):
     Args:
       features: size of the last axis of the input.
       branches: how many, at least 1.
-      momentum: what the running statistics keep at every step.
+      momentum: the share of the running statistics that is kept at every step.
       epsilon: added to the variance.
-      dtype: of the result, float32 by default. Whatever it is, statistics are computed
-        in float32.
+      dtype: of the result, float32 by default. Statistics are always float32.
       rngs: as in every nnx module.
 
     Raises:
@@ -55,10 +55,8 @@ class SplitBatchNorm(nnx.Module):
         )
 
     def __call__(self, x: Array, branch: int = 0) -> Array:
-        """Normalises through one branch, whose number is not traced."""
-        count = len(self.branches)
-        if not 0 <= operator.index(branch) < count:
-            raise ValueError(f'branch must be in 0..{count - 1}, got {branch}')
+        """Normalises through one branch, a static number."""
+        branch = checked_branch(branch, len(self.branches))
         # nnx's own dtype would round the running statistics as well.
         y = self.branches[branch](x)
         return y if self.dtype is None else y.astype(self.dtype)
@@ -70,26 +68,25 @@ def check_branches(branches: int) -> None:
         raise ValueError(f'branches must be an integer >= 1, got {branches!r}')
 
 
+def checked_branch(branch: int, count: int) -> int:
+    """The number of a branch, if it is one of ``count``."""
+    if not 0 <= operator.index(branch) < count:
+        raise ValueError(f'branch must be in 0..{count - 1}, got {branch}')
+    return branch
+
+
 class _SplitNormCnn(nnx.Module):
     def __init__(self, shape, num_classes, widths, hidden, branches, rngs):
         height, width, channels = shape
         sizes = (channels, *widths)
-        # Normalisation takes a bias away again.
+        # A bias would be removed by the normalisation.
         options = {
             'kernel_init': nnx.initializers.he_normal(),
             'use_bias': False,
             'rngs': rngs,
         }
         self.convs = nnx.List(
-            nnx.Conv(
-                a,
-                b,
-                (4, 4),
-                strides=2,
-                padding=1,
-                conv_general_dilated=convolutions.conv_general_dilated,
-                **options,
-            )
+            Conv(a, b, (4, 4), strides=2, padding=1, **options)
             for a, b in zip(sizes, widths, strict=False)
         )
         for _ in widths:
@@ -121,8 +118,8 @@ def split_norm_cnn(
     """A small convolutional network with split batch normalisation.
 
     ``fast_mnist`` with a normalisation before every ReLU: 4x4 convolutions of stride
-    2, one dense layer, K logits. Its view is ``branch``: ``models.logits_fn(model,
-    params, state, branch=1)`` is the first auxiliary branch.
+    2, one dense layer, K logits. ``models.logits_fn(model, params, state, branch=1)``
+    is the view of the first auxiliary branch.
 
     Args:
       shape: (H, W, C) of one image.
@@ -137,12 +134,7 @@ def split_norm_cnn(
     Reference: Xie et al. 2020, arXiv 1911.09665, section 4.2.
     """
     check_branches(branches)
-    least = 2 ** len(widths)
-    if len(shape) != 3 or min(shape[:2]) < least:
-        raise ValueError(
-            f'shape must be (height, width, channels) with sides of at least {least}, '
-            f'got {shape}'
-        )
+    check_shape(shape, 2 ** len(widths))
     return models.from_nnx(
         functools.partial(_SplitNormCnn, shape, num_classes, widths, hidden, branches)
     )

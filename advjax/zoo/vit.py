@@ -1,13 +1,12 @@
 """Vision transformers, with split layer normalisation.
 
-Everything is written as matrix products, so unlike the convolutional networks these
-have a forward mode of differentiation as well.
+They consist of matrix products, so unlike the convolutional networks they support
+forward-mode differentiation.
 """
 
 import functools
-import operator
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,29 +14,28 @@ from flax import nnx
 
 from advjax import models
 from advjax.types import Array
-from advjax.zoo.pixels import check_options, normalised
+from advjax.zoo.options import Common, Options
 from advjax.zoo.published import with_published
-from advjax.zoo.split_norm import check_branches
+from advjax.zoo.split_norm import check_branches, checked_branch
 
 _INIT = nnx.initializers.truncated_normal(0.02)
 
 
 def gelu(x: Array) -> Array:
-    """The exact GELU, with the error function and not its usual approximation."""
+    """The exact GELU, by the error function and not its usual approximation."""
     return nnx.gelu(x, approximate=False)
 
 
 class SplitLayerNorm(nnx.Module):
-    r"""Layer normalisation with a scale and a bias for every kind of image.
+    r"""Layer normalisation with a scale and a bias for each branch.
 
     .. math:: y = \gamma_b (x - E[x]) / \sqrt{Var[x] + \epsilon} + \beta_b
 
-    The counterpart of ``SplitBatchNorm`` where there are no batch statistics to keep
-    apart: the mean and variance are those of each token by itself, so what remains to
-    be split are gamma and beta. AdvProp speaks of BatchNorm only, so for transformers
-    this is our reading of it. Rebuffi et al. train vision transformers with dual
-    normalisation layers too, and find that parameters of each domain's own suffice:
-    its statistics need not be kept apart.
+    The counterpart of ``SplitBatchNorm`` without batch statistics: the mean and
+    variance are those of each token, so only gamma and beta are split. AdvProp defines
+    this for BatchNorm only. Rebuffi et al. also train vision transformers with dual
+    normalisation layers, and find that separate parameters suffice, without separate
+    statistics.
 
     Args:
       features: size of the last axis of the input.
@@ -75,11 +73,8 @@ class SplitLayerNorm(nnx.Module):
         )
 
     def __call__(self, x: Array, branch: int = 0) -> Array:
-        """Normalises through one branch, whose number is not traced."""
-        count = len(self.branches)
-        if not 0 <= operator.index(branch) < count:
-            raise ValueError(f'branch must be in 0..{count - 1}, got {branch}')
-        return self.branches[branch](x)
+        """Normalises through one branch, a static number."""
+        return self.branches[checked_branch(branch, len(self.branches))](x)
 
 
 class _Block(nnx.Module):
@@ -100,7 +95,7 @@ class _Block(nnx.Module):
         batch, tokens, width = x.shape
         qkv = self.qkv(self.norm1(x, branch))
         qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
-        # Its softmax is float32, whatever the dtype.
+        # The softmax is float32, whatever the dtype.
         y = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         x = x + self.dropout(self.proj(y.reshape(batch, tokens, width)))
         y = self.dropout(self.activation(self.fc1(self.norm2(x, branch))))
@@ -109,22 +104,10 @@ class _Block(nnx.Module):
 
 class _Vit(nnx.Module):
     def __init__(
-        self,
-        shape: tuple[int, ...],
-        num_classes: int,
-        patch: int,
-        width: int,
-        depth: int,
-        heads: int,
-        branches: int,
-        activation: Callable[[Array], Array],
-        dropout: float,
-        dtype: Any,
-        mean: tuple[float, ...] | None,
-        std: tuple[float, ...] | None,
-        rngs: nnx.Rngs,
+        self, shape, num_classes, patch, width, depth, heads, dropout, common, rngs
     ):
-        self.patch, self.mean, self.std = patch, mean, std
+        branches, activation, dtype, *_ = common
+        self.patch, self.common = patch, common
         height, wide, channels = shape
         self.shape = shape
         tokens = (height // patch) * (wide // patch) + 1
@@ -152,7 +135,7 @@ class _Vit(nnx.Module):
                 f'images must be of the shape {self.shape} that the positions were '
                 f'made for, got {x.shape[1:]}'
             )
-        x = normalised(x, self.mean, self.std)
+        x = self.common.normalised(x)
         batch, height, width, channels = x.shape
         patch = self.patch
         x = x.reshape(
@@ -203,11 +186,7 @@ def vit_small(
     depth: int = 12,
     heads: int = 6,
     dropout: float = 0.0,
-    branches: int = 1,
-    activation: Callable[[Array], Array] = gelu,
-    dtype: Any = jnp.float32,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    **options: Unpack[Options],
 ) -> models.Model:
     r"""ViT-S, a vision transformer, with patches for small images.
 
@@ -231,20 +210,16 @@ def vit_small(
       heads: of each attention, a divisor of the width.
       dropout: rate, in [0, 1), after the positions, each activation and each
         projection; the attention itself has none.
-      branches: normalisations per layer (``SplitLayerNorm``, which says how they
-        differ from AdvProp's); the network answers to the view ``branch=b``.
-      activation: the nonlinearity; by default the exact GELU.
-      dtype: what is computed in; parameters, softmax and logits are float32.
-      mean: subtracted from the pixels, per channel, such as ``zoo.CIFAR10_MEAN``.
-      std: what they are then divided by, such as ``zoo.CIFAR10_STD``.
-
-    Raises:
-      ValueError: for a value out of range.
+      **options: branches (of ``SplitLayerNorm``, which says how they differ from
+        AdvProp's), activation (the exact GELU by default), dtype (the softmax stays
+        float32), mean and std; see ``zoo.Common``.
 
     Reference: Dosovitskiy et al. 2021, arXiv 2010.11929; the small one is of Touvron et
     al. 2021, arXiv 2012.12877. Weights have the names of timm.
     """
-    check_options(shape, num_classes, branches, dtype, mean, std)
+    options.setdefault('activation', gelu)
+    common = Common(**options)
+    common.check(shape, num_classes)
     sizes = {'patch': patch, 'width': width, 'depth': depth, 'heads': heads}
     for name, value in sizes.items():
         if not (isinstance(value, int) and value >= 1):
@@ -256,18 +231,7 @@ def vit_small(
     if not 0 <= dropout < 1:
         raise ValueError(f'dropout must lie in [0, 1), got {dropout}')
     constructor = functools.partial(
-        _Vit,
-        shape,
-        num_classes,
-        patch,
-        width,
-        depth,
-        heads,
-        branches,
-        activation,
-        dropout,
-        dtype,
-        mean,
-        std,
+        _Vit, shape, num_classes, patch, width, depth, heads, dropout, common
     )
-    return with_published(models.from_nnx(constructor), [_naming], mean, std)
+    model = models.from_nnx(constructor)
+    return with_published(model, [_naming], common.mean, common.std)

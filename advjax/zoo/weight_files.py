@@ -1,8 +1,8 @@
 """Files of weights: PyTorch's, safetensors and NumPy's, as arrays by name.
 
-None of them is trusted. PyTorch is not needed, and nothing in a file is ever run (see
-``weight_pickle``). Whatever a file says about sizes is compared with the size of the
-file before memory is asked for.
+No file is trusted. PyTorch is not needed, and nothing in a file is executed (see
+``weight_pickle``). The sizes stated in a file are compared with the size of the file
+before memory is allocated.
 """
 
 import io
@@ -20,7 +20,7 @@ from advjax import files
 from advjax.zoo import weight_pickle
 from advjax.zoo.weight_pickle import Storage, Tensor
 
-# What training scripts call the weights in a checkpoint, in order of preference.
+# The keys of the weights in checkpoints, in order of preference.
 _WEIGHTS = ('state_dict', 'model_state_dict', 'net', 'model', 'last')
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -32,7 +32,7 @@ _SAFETENSORS_TYPES = {
     'BOOL': np.bool_,
 }  # fmt: skip
 
-# An archive of NumPy's may be compressed. Below this many bytes nobody is harmed.
+# An npz archive may be compressed. Up to this many bytes any compression is allowed.
 _HARMLESS = 2**28
 _MOST_COMPRESSED = 100
 
@@ -122,7 +122,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
 def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
     """A pickle in 'data.pkl' and every storage in a file of its own in 'data/'."""
     entries = {entry.filename: entry for entry in archive.infolist()}
-    # PyTorch compresses nothing, so neither does an honest file unpack to more.
+    # PyTorch does not compress, so the parts cannot be larger than the file.
     for entry in entries.values():
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
             raise ValueError(f'{entry.filename} is compressed or encrypted')
@@ -173,7 +173,7 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
         raise ValueError('it is not a file of PyTorch')
     if weight_pickle.load(stream)[0] != _LEGACY_PROTOCOL:
         raise ValueError('the protocol of the file is unknown')
-    weight_pickle.load(stream)  # What the machine that wrote it was like.
+    weight_pickle.load(stream)  # Properties of the machine that wrote it.
     checkpoint, storages = weight_pickle.load(stream)
     keys, _ = weight_pickle.load(stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
@@ -239,7 +239,7 @@ def _arrays(
 def _from_bytes(data: Any, dtype: Any, order: Literal['<', '>'] = '<') -> np.ndarray:
     dtype = np.dtype(dtype)
     if dtype == np.bool_:
-        # Any byte but 0 and 1 would be a bool that NumPy does not know.
+        # Bytes other than 0 and 1 are not valid bools of NumPy.
         return np.frombuffer(data, np.uint8) != 0
     plain = np.dtype(f'u{dtype.itemsize}').newbyteorder(order)
     return (

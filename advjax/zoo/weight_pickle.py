@@ -1,9 +1,9 @@
-"""The pickles inside PyTorch's weight files, read without running anything.
+"""The pickles inside PyTorch's weight files, read without executing anything.
 
 A pickle is a program for a stack machine that may call any function. Here
 ``pickletools`` only parses it, and the few instructions that weights need act on plain
-values: numbers, strings, tuples, lists, dicts and the tensors below. A global is a name
-and never an object, so there is nothing to call; any name not listed is an error.
+values: numbers, strings, tuples, lists, dicts and the tensors below. A global stays a
+name and is never looked up; any name not listed is an error.
 """
 
 import pickletools
@@ -32,7 +32,7 @@ _TYPES = {
     *('int32', 'int64'),
 }
 
-# More axes than NumPy has, which has more than PyTorch uses.
+# The limit of NumPy, which is above that of PyTorch.
 _MOST_AXES = 64
 
 _MARK = object()
@@ -167,7 +167,7 @@ def _run(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
             known = storages.setdefault(storage.key, storage)
             if (known.dtype, known.size) != (storage.dtype, storage.size):
                 raise ValueError(
-                    f'the storage {storage.key!r} is said to be two things'
+                    f'the storage {storage.key!r} has two different descriptions'
                 )
             stack.append(storage)
         elif name == 'REDUCE':
@@ -198,10 +198,10 @@ def _expect(value: Any, *kinds: type) -> Any:
 def _put(target: Any, items: list[Any]) -> None:
     _expect(target, dict)
     for key, value in zip(items[::2], items[1::2], strict=True):
-        # Others may be so deep or so long that to hash them is an attack.
+        # Hashing deep tuples or huge numbers could take forever.
         short = isinstance(key, int) and -(2**63) <= key < 2**63
         if not (key is None or short or isinstance(key, (str, bytes, float))):
-            raise TypeError(f'a {type(key).__name__} is no key')
+            raise TypeError(f'a {type(key).__name__} cannot be a key')
         target[key] = value
 
 
@@ -223,7 +223,7 @@ def _global(module: str, attribute: str) -> _Global:
 def _call(function: Any, arguments: tuple[Any, ...]) -> Any:
     name = _expect(function, _Global).name
     if name not in _CALLS:
-        raise ValueError(f'the pickle calls {name}, which is no function')
+        raise ValueError(f'the pickle calls {name}, which is not a function')
     return _CALLS[name](*arguments)
 
 
@@ -282,7 +282,7 @@ def _ordered_dict(*pairs: Any) -> dict[Any, Any]:
         (items,) = pairs
         for pair in _expect(items, list):
             _put(made, list(_expect(pair, tuple, list)))
-        # Used up: a short pickle could make as many long copies as it likes.
+        # Emptied, or a short pickle could make any number of long copies.
         items.clear()
     return made
 

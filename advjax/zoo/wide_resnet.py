@@ -1,14 +1,10 @@
 """Wide residual networks."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
-
-import jax.numpy as jnp
-from flax import nnx
+from typing import Any, Unpack
 
 from advjax import models
-from advjax.types import Array
+from advjax.zoo.options import Common, Options
 from advjax.zoo.published import GOWAL_WIDE, TRADES
 from advjax.zoo.residual import KAIMING_INIT, Plan, PreActivation, Style, build
 
@@ -24,11 +20,7 @@ def wide_resnet(
     *,
     layout: str = 'trades',
     channels: int = 16,
-    branches: int = 1,
-    activation: Callable[[Array], Array] = nnx.relu,
-    dtype: Any = jnp.float32,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    **options: Unpack[Options],
 ) -> models.Model:
     r"""WRN-depth-width: three stages of (depth - 4) / 6 pre-activation blocks.
 
@@ -52,14 +44,7 @@ def wide_resnet(
       num_classes: K.
       layout: the row of the table.
       channels: features of the first convolution; fewer make a smaller network.
-      branches: as in ``preact_resnet18``, like all that follow.
-      activation: the nonlinearity.
-      dtype: what is computed in.
-      mean: subtracted from the pixels.
-      std: what they are then divided by.
-
-    Raises:
-      ValueError: for a value out of range.
+      **options: branches, activation, dtype, mean and std; see ``zoo.Common``.
 
     Reference: Zagoruyko and Komodakis 2016, arXiv 1605.07146; Zhang et al. 2019, arXiv
     1901.08573; Gowal et al. 2020, arXiv 2010.03593.
@@ -74,10 +59,8 @@ def wide_resnet(
     same, naming = _LAYOUTS[layout]
     blocks = (depth - 4) // 6
     stages = tuple((factor * channels * width, blocks) for factor in (1, 2, 4))
-    plan = Plan(
-        shape, num_classes, PreActivation, channels, stages, mean, std, last_norm=True
-    )
-    return build(plan, Style(activation, branches, dtype, KAIMING_INIT, same), naming)
+    plan = Plan(shape, num_classes, PreActivation, channels, stages, last_norm=True)
+    return build(plan, Style(Common(**options), KAIMING_INIT, same), naming)
 
 
 def wide_resnet_28_10(

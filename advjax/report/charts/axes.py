@@ -1,4 +1,7 @@
-"""Charts drawn on given matplotlib axes."""
+"""Charts drawn on given matplotlib axes.
+
+``x`` and ``y`` describe the axes, ``title`` is a line above the chart.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ def _prepare(axes: Axes, x: Axis, y: Axis, title: str) -> None:
 
 
 def _limit(axes: Axes, x: Axis, y: Axis) -> None:
-    """Called after drawing: an open end is where the data ends."""
+    """To be called after drawing: None stands for the end of the data."""
     if x.limits is not None:
         axes.set_xlim(*x.limits)
     if y.limits is not None:
@@ -84,30 +87,23 @@ def lines_on(
 ) -> None:
     """Draws values against positions, one line each.
 
-    Args:
-      axes: where to draw.
-      lines: what to draw.
-      x: the horizontal axis.
-      y: the vertical axis.
-      marks: {name: position} of vertical lines.
-      levels: {name: value} of horizontal lines.
-      title: a line above the chart.
+    ``marks`` are {name: position} of vertical lines, ``levels`` {name: value} of
+    horizontal ones.
     """
     _prepare(axes, x, y, title)
     for index, line in enumerate(lines):
         look: dict[str, Any] = drawing.series(index)
         if line.dashed:
             look = {**look, 'marker': '', 'linestyle': (0, (4, 2))}
-        # A marker on each of hundreds of points is a thick line.
+        # Markers on hundreds of points would merge into a thick line.
         look['markevery'] = max(1, len(line.x) // 12)
         name = drawing.label(line.name, 40) if line.name else None
         at, values = drawing.floats(line.x), drawing.floats(line.y)
         axes.plot(at, values, label=name, zorder=3, **look)
         if line.spread is not None:
             low, high = (drawing.floats(part) for part in line.spread)
-            axes.fill_between(
-                at, low, high, color=look['color'], alpha=0.18, linewidth=0
-            )
+            band: dict[str, Any] = {'color': look['color'], 'alpha': 0.18}
+            axes.fill_between(at, low, high, linewidth=0, **band)
     for number, (name, where) in enumerate((marks or {}).items()):
         dashes = (0, (6, 3 + 2 * number))
         axes.axvline(where, color=drawing.INK, ls=dashes, lw=1.4, label=name)
@@ -125,14 +121,10 @@ def histograms_on(
     bins: int = 40,
     title: str = '',
 ) -> None:
-    """Draws distributions over common bins, one outline each.
+    """Draws histograms of samples {name: values} over common bins, one outline each.
 
-    Args:
-      axes: where to draw.
-      samples: {name: values}; each is drawn as shares of its own number.
-      x: the horizontal axis; with the scale 'log' the bins grow geometrically.
-      bins: number of bins.
-      title: a line above the chart.
+    Each is in percent of its own size; with the scale 'log' the bins grow
+    geometrically.
     """
     _prepare(axes, x, Axis('share of all (%)'), title)
     arrays = {name: drawing.floats(values) for name, values in samples.items()}
@@ -146,15 +138,10 @@ def histograms_on(
     else:
         edges = np.histogram_bin_edges(every, bins)
     for index, (name, values) in enumerate(arrays.items()):
-        colour = drawing.series(index)['color']
-        weights = np.full(len(values), 100 / max(len(values), 1))
-        shared: dict[str, Any] = {
-            'bins': edges, 'weights': weights, 'color': colour
-        }  # fmt: skip
-        axes.hist(values, alpha=0.22, **shared)
-        axes.hist(
-            values, histtype='step', lw=2, label=drawing.label(name, 40), **shared
-        )
+        look: dict[str, Any] = {'color': drawing.series(index)['color'], 'bins': edges}
+        look['weights'] = np.full(len(values), 100 / max(len(values), 1))
+        axes.hist(values, alpha=0.22, **look)
+        axes.hist(values, histtype='step', lw=2, label=drawing.label(name, 40), **look)
     _limit(axes, x, PLAIN)
 
 
@@ -167,30 +154,17 @@ def scatter_on(
     texts: Sequence[tuple[float, float, str]] = (),
     title: str = '',
 ) -> None:
-    """Draws points.
-
-    Args:
-      axes: where to draw.
-      points: {name: (x, y)} of each group.
-      x: the horizontal axis.
-      y: the vertical axis.
-      texts: (x, y, text) written beside points.
-      title: a line above the chart.
-    """
+    """Draws groups of points {name: (x, y)}, with texts (x, y, text) beside points."""
     _prepare(axes, x, y, title)
     for index, (name, (at, values)) in enumerate(points.items()):
         look = drawing.series(index)
         size = 40 if len(at) < 60 else 14
         name = drawing.label(name, 40) if name else None
-        axes.scatter(
-            drawing.floats(at), drawing.floats(values), s=size, alpha=0.75,
-            label=name, linewidths=0, zorder=3, **look,
-        )  # fmt: skip
+        look |= {'s': size, 'alpha': 0.75, 'linewidths': 0, 'zorder': 3, 'label': name}
+        axes.scatter(drawing.floats(at), drawing.floats(values), **look)
+    beside: Any = {'xytext': (6, 4), 'textcoords': 'offset points', 'fontsize': 11}
     for at, value, text in texts:
-        axes.annotate(
-            drawing.label(text, 40), (at, value), xytext=(6, 4),
-            textcoords='offset points', fontsize=11,
-        )  # fmt: skip
+        axes.annotate(drawing.label(text, 40), (at, value), **beside)
     _limit(axes, x, y)
 
 
@@ -202,14 +176,9 @@ def bars_on(
     *,
     title: str = '',
 ) -> None:
-    """Draws horizontal bars: one group per thing, one bar in it per series.
+    """Draws horizontal bars in named groups, with one bar per series in each.
 
-    Args:
-      axes: where to draw.
-      groups: names of the things.
-      series: {name: one value per group}.
-      y: the axis of the values.
-      title: a line above the chart.
+    ``series`` is {name: one value per group}, ``y`` the axis of the values.
     """
     _prepare(axes, y, PLAIN, title)
     tall = 0.8 / max(len(series), 1)
@@ -238,25 +207,20 @@ def matrix_on(
     form: str = '{:.1f}',
     title: str = '',
 ) -> None:
-    """Draws a table whose cells are darker the larger their number.
+    """Draws (R, C) values as a table whose cells are darker the larger the number.
 
-    Args:
-      axes: where to draw.
-      values: (R, C) numbers.
-      rows: R names.
-      columns: C names.
-      form: how a number is written.
-      title: a line above the table.
+    ``rows`` and ``columns`` are R and C names, ``form`` is the format of a number.
     """
+    from matplotlib.colors import to_rgb
+
     values = np.asarray(values, float)
     finite = np.isfinite(values)
     low = values[finite].min() if finite.any() else 0.0
     high = values[finite].max() if finite.any() else 1.0
-    # From transparent to the colour of the first line, on whatever the page is.
+    # From transparent to the colour, on any background of the page.
     share = (np.nan_to_num(values, nan=low) - low) / ((high - low) or 1.0)
-    colour = drawing.rgb(drawing.SERIES[1])
     shade = np.empty((*values.shape, 4))
-    shade[..., :3], shade[..., 3] = colour, 0.75 * share
+    shade[..., :3], shade[..., 3] = to_rgb(drawing.SERIES[1]), 0.75 * share
     axes.imshow(shade, aspect='auto', interpolation='none')
     axes.set_xticks(range(len(columns)), [drawing.label(c, 18) for c in columns])
     axes.set_yticks(range(len(rows)), [drawing.label(r, 26) for r in rows])
@@ -285,7 +249,7 @@ def surface_on(
     regions: bool = False,
     title: str = '',
 ) -> None:
-    """Draws a function of two variables.
+    """Draws a function of two variables, as filled contours or regions.
 
     Args:
       axes: where to draw.
@@ -293,24 +257,23 @@ def surface_on(
       x: the horizontal axis.
       y: the vertical axis.
       extent: (left, right, bottom, top) of the area.
-      regions: the values are classes, each with its own colour; otherwise they are
-        drawn as filled contours.
+      regions: whether the values are classes, each with its own colour.
       title: a line above the chart.
     """
+    from matplotlib.colors import to_rgba_array
+
     _prepare(axes, x, y, title)
     values = np.asarray(values)
     if regions:
-        colours = np.array([drawing.rgb(c) for c in drawing.SERIES])
+        colours = to_rgba_array(drawing.SERIES)[:, :3]
         picture = colours[values.astype(int) % len(colours)] * 0.75 + 0.25
-        axes.imshow(
-            picture, extent=extent, origin='lower', aspect='auto', interpolation='none'
-        )
+        look: Any = {'aspect': 'auto', 'interpolation': 'none', 'origin': 'lower'}
+        axes.imshow(picture, extent=extent, **look)
     else:
         left, right, bottom, top = extent
-        grid = np.linspace(left, right, values.shape[1])
-        drawn = axes.contourf(
-            grid, np.linspace(bottom, top, values.shape[0]), values, 14, cmap='cividis'
-        )
+        across = np.linspace(left, right, values.shape[1])
+        up = np.linspace(bottom, top, values.shape[0])
+        drawn = axes.contourf(across, up, values, 14, cmap='cividis')
         axes.figure.colorbar(drawn, ax=axes)
     axes.grid(visible=False)
     _limit(axes, x, y)

@@ -10,7 +10,6 @@ import numpy as np
 
 from advjax.report import drawing
 from advjax.report.charts.axes import (
-    PLAIN,
     Axis,
     Line,
     Values,
@@ -29,16 +28,13 @@ if TYPE_CHECKING:
 def panels(
     drawings: Sequence[Any], *, width: float = 10.0, height: float = 4.2
 ) -> Figure:
-    """Draws several charts side by side, or below each other where there is no room.
+    """Draws several charts in rows, as many side by side as fit, with one legend.
 
     Args:
-      drawings: functions of matplotlib axes, such as ``lines_on`` and its kin make
-        with ``functools.partial``.
+      drawings: functions of matplotlib axes, such as a ``functools.partial`` of
+        ``lines_on``.
       width: width of the figure in inches.
       height: height of each chart in inches.
-
-    Returns:
-      The figure, with one legend for all charts.
     """
     columns = min(len(drawings), max(1, int(width // 4)))
     rows = math.ceil(len(drawings) / columns)
@@ -58,7 +54,7 @@ def panels(
             }
         for axes in grid[len(drawings) :]:
             axes.set_axis_off()
-        drawing.finish(figure, list(named.values()), list(named), width)
+        drawing.finish(figure, width, list(named.values()), list(named))
     return figure
 
 
@@ -71,55 +67,39 @@ def _thin_out(axes: Axes) -> None:
 
 
 def lines(
-    lines: Sequence[Line],
-    x: Axis = PLAIN,
-    y: Axis = PLAIN,
-    *,
-    width: float = 10.0,
-    height: float = 4.2,
-    **options: Any,
+    lines: Sequence[Line], *axes: Axis, height: float = 4.2, **options: Any
 ) -> Figure:
-    """A figure of ``lines_on``, which has the options, in inches."""
-    return _figure(width, height, lines_on, lines, x, y, **options)
+    """A figure of ``lines_on``, ``width`` by ``height`` inches."""
+    return _figure(lines_on, height, lines, *axes, **options)
 
 
 def histograms(
-    samples: Mapping[str, Values],
-    x: Axis = PLAIN,
-    *,
-    width: float = 10.0,
-    height: float = 4.2,
-    **options: Any,
+    samples: Mapping[str, Values], *axes: Axis, height: float = 4.2, **options: Any
 ) -> Figure:
-    """A figure of ``histograms_on``, which has the options, in inches."""
-    return _figure(width, height, histograms_on, samples, x, **options)
+    """A figure of ``histograms_on``, ``width`` by ``height`` inches."""
+    return _figure(histograms_on, height, samples, *axes, **options)
 
 
 def scatter(
     points: Mapping[str, tuple[Values, Values]],
-    x: Axis = PLAIN,
-    y: Axis = PLAIN,
-    *,
-    width: float = 10.0,
+    *axes: Axis,
     height: float = 4.6,
     **options: Any,
 ) -> Figure:
-    """A figure of ``scatter_on``, which has the options, in inches."""
-    return _figure(width, height, scatter_on, points, x, y, **options)
+    """A figure of ``scatter_on``, ``width`` by ``height`` inches."""
+    return _figure(scatter_on, height, points, *axes, **options)
 
 
 def bars(
     groups: Sequence[str],
     series: Mapping[str, Values],
-    y: Axis = PLAIN,
-    *,
-    width: float = 10.0,
+    *axes: Axis,
     height: float | None = None,
     **options: Any,
 ) -> Figure:
-    """A figure of ``bars_on``, which has the options, as high as the bars need."""
+    """A figure of ``bars_on``, in inches; by default as high as the bars need."""
     height = height or 1.4 + len(groups) * max(0.34, 0.2 * len(series))
-    return _figure(width, height, bars_on, groups, series, y, **options)
+    return _figure(bars_on, height, groups, series, *axes, **options)
 
 
 def matrix(
@@ -127,17 +107,20 @@ def matrix(
     rows: Sequence[str],
     columns: Sequence[str],
     *,
-    width: float = 10.0,
     height: float | None = None,
     **options: Any,
 ) -> Figure:
-    """A figure of ``matrix_on``, which has the options, as high as the rows need."""
+    """A figure of ``matrix_on``, in inches; by default as high as the rows need."""
     height = height or 1.3 + 0.42 * len(rows)
-    return _figure(width, height, matrix_on, values, rows, columns, **options)
+    return _figure(matrix_on, height, values, rows, columns, **options)
 
 
 def _figure(
-    width: float, height: float, draw: Callable[..., None], *chart: Any, **options: Any
+    draw: Callable[..., None],
+    height: float,
+    *chart: Any,
+    width: float = 10.0,
+    **options: Any,
 ) -> Figure:
     return panels(
         [lambda axes: draw(axes, *chart, **options)], width=width, height=height

@@ -17,17 +17,15 @@ if TYPE_CHECKING:
 def adversarial_grid(
     rows: Sequence[Mapping[str, Any]], *, width: float = 10.0, columns: int = 8
 ) -> Figure:
-    """Draws pictures in rows: one column per example, one row per kind of picture.
+    """Draws images in rows: one column per example, one row per kind of image.
 
     Args:
       rows: one mapping per row: `title` (a line above the row), `images`
         (n, H, W) or (n, H, W, C) with C of 1 or 3, values in [0, 1], and optionally
         `captions`, n short texts under the images.
       width: width of the figure in inches.
-      columns: examples side by side; further examples go into a block below.
-
-    Returns:
-      The figure. Pixels are drawn as squares, never smoothed.
+      columns: examples side by side; further examples go into a block below. Pixels
+        are drawn as squares, never smoothed.
 
     Raises:
       ValueError: if there is nothing to draw or the rows differ in length.
@@ -61,59 +59,41 @@ def adversarial_grid(
             for row, stack, height, foot in zip(
                 rows, stacks, heights, below, strict=True
             ):
-                figure.text(
-                    0,
-                    (top - title + 0.1) / tall,
-                    drawing.label(row.get('title', ''), max(int(width * 9.5), 8)),
-                    fontweight='bold',
-                )
+                text = drawing.label(row.get('title', ''), max(int(width * 9.5), 8))
+                figure.text(0, (top - title + 0.1) / tall, text, fontweight='bold')
                 top -= title + height
                 for place, index in enumerate(chosen):
                     left = place * (side + gap)
                     box = (left / width, top / tall, side / width, height / tall)
                     axes = figure.add_axes(box)
-                    axes.imshow(
-                        stack[index],
-                        cmap='gray',
-                        vmin=0,
-                        vmax=255,
-                        interpolation='none',
-                        aspect='auto',
-                    )
+                    look: Any = {'cmap': 'gray', 'interpolation': 'none'}
+                    axes.imshow(stack[index], vmin=0, vmax=255, aspect='auto', **look)
                     axes.set_axis_off()
                     if row.get('captions') is not None:
-                        figure.text(
-                            (left + side / 2) / width,
-                            (top - 0.05) / tall,
-                            drawing.label(row['captions'][index], characters),
-                            fontsize=11,
-                            ha='center',
-                            va='top',
-                        )
+                        text = drawing.label(row['captions'][index], characters)
+                        at = (left + side / 2) / width, (top - 0.05) / tall
+                        figure.text(*at, text, fontsize=11, ha='center', va='top')
                 top -= foot
     return figure
 
 
 def amplification(*deltas: np.ndarray) -> float:
-    """Returns the factor that makes the largest change just fill the grey scale.
+    """The factor that makes the largest change just fill the grey scale.
 
-    A change of zero is drawn in middle grey, so that half of the scale is free on
-    either side. The factor is rounded down to a number that is easy to say.
+    A change of zero is drawn in middle grey, so half of the scale is free on either
+    side. The factor is rounded down to a short number: 1.0 where nothing changed,
+    otherwise 0.5 or more.
 
     Args:
-      *deltas: perturbations in units of [0, 1]; values that are not finite count as
+      *deltas: perturbations of pixels in [0, 1]; values that are not finite count as
         zero.
-
-    Returns:
-      The factor: 1.0 where nothing changed, otherwise 0.5 or more.
     """
     sizes = [float(np.abs(np.nan_to_num(delta)).max(initial=0)) for delta in deltas]
     largest = max(sizes, default=0.0)
-    # Below a thousandth of a grey level there is only rounding to be seen.
+    # Below a thousandth of a grey level there is only rounding.
     if largest < 1e-6:
         return 1.0
-    # A float32 perturbation of eps is eps and a rounding error, which must not push
-    # the factor to the next smaller one.
+    # The rounding error of a float32 perturbation of eps must not lower the factor.
     raw = 0.5 / largest * (1 + 1e-4)
     power = 10.0 ** math.floor(math.log10(raw))
     steps = [step for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if step * power <= raw]
@@ -121,16 +101,13 @@ def amplification(*deltas: np.ndarray) -> float:
 
 
 def picture(image: np.ndarray, *, limit: int | None = None) -> np.ndarray:
-    """Turns an image in [0, 1] into bytes, (H, W) grey or (H, W, 3) colour.
+    """An image in [0, 1] as uint8, (H, W) grey or (H, W, 3) colour.
 
     Args:
-      image: (H, W), (H, W, 1) or (H, W, 3); clipped to [0, 1], and what is not
-        finite becomes black.
-      limit: longest side in pixels; a larger image is thinned out by whole steps,
-        because averaging would wash out exactly the changes it is to show.
-
-    Returns:
-      A uint8 array.
+      image: (H, W), (H, W, 1) or (H, W, 3); clipped to [0, 1], and values that are not
+        finite become black.
+      limit: longest side in pixels; a larger image is subsampled, because averaging
+        would wash out the perturbations it is to show.
 
     Raises:
       ValueError: for any other shape.

@@ -25,19 +25,16 @@ def robustness_curves(
     width: float = 10.0,
     height: float = 4.2,
 ) -> Figure:
-    """Draws accuracy against the size of the attack, one line per net.
+    """Draws accuracy against the radius of the attack, one line per network.
 
     Args:
-      curves: (name, eps, accuracy) per net, accuracy in [0, 1].
-      eps: the size to mark, in the units of the curves; nothing is marked for None.
-      mark: the text of the legend for it; by default the size itself.
+      curves: (name, eps, accuracy) per network, accuracy in [0, 1].
+      eps: the radius to mark, in the units of the curves; None marks nothing.
+      mark: its text in the legend; by default the radius itself.
       chance: accuracy of guessing, 1/K for K balanced classes; None draws no line.
       quantity: what the horizontal axis measures, with its unit.
-      width: width of the figure in inches.
-      height: height of the figure in inches.
-
-    Returns:
-      The figure.
+      width: inches.
+      height: inches.
     """
     with drawing.style():
         figure = drawing.new_figure(width, height)
@@ -45,37 +42,21 @@ def robustness_curves(
         largest = 0.0
         for index, (name, sizes, accuracy) in enumerate(curves):
             sizes = drawing.floats(sizes)
-            axes.plot(
-                sizes,
-                100 * drawing.floats(accuracy),
-                label=drawing.label(name, 32),
-                zorder=3,
-                **drawing.series(index),
-            )
+            share = 100 * drawing.floats(accuracy)
+            look = drawing.series(index)
+            axes.plot(sizes, share, label=drawing.label(name, 32), zorder=3, **look)
             largest = max([largest, *sizes[np.isfinite(sizes)]])
         if chance is not None:
-            axes.axhline(
-                100 * chance,
-                color=MUTED,
-                linestyle=(0, (2, 2)),
-                linewidth=1.4,
-                label=f'guessing ({100 * chance:.1f} %)',
-            )
+            name = f'guessing ({100 * chance:.1f} %)'
+            axes.axhline(100 * chance, color=MUTED, ls=(0, (2, 2)), lw=1.4, label=name)
         if eps is not None and math.isfinite(eps):
-            axes.axvline(
-                eps,
-                color=INK,
-                linestyle=(0, (6, 3)),
-                linewidth=1.4,
-                label=mark or f'ε = {eps:.4g}',
-            )
+            name = mark or f'ε = {eps:.4g}'
+            axes.axvline(eps, color=INK, ls=(0, (6, 3)), lw=1.4, label=name)
             largest = max(largest, eps)
         axes.set_xlim(0, (largest or 1.0) * 1.02)
         drawing.percent_axis(axes.yaxis, axes.set_ylim)
-        axes.set_xlabel(quantity)
-        axes.set_ylabel('right answers (%)')
-        handles, labels = axes.get_legend_handles_labels()
-        drawing.finish(figure, handles, labels, width)
+        axes.set(xlabel=quantity, ylabel='right answers (%)')
+        drawing.finish(figure, width, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -89,14 +70,11 @@ def attack_bars(
 
     Args:
       nets: (name, [(attack, accuracy), ...]) per net, accuracy in [0, 1]. An attack
-        that a net lacks, or a number that is not finite, shows as a dash.
+        that a net lacks, or a number that is not finite, shows as a dash. Attacks
+        stand from top to bottom in the order of their first appearance.
       emphasised: attacks to print in bold and to set apart from those above them.
       width: width of the figure in inches; the height follows from the bars.
-
-    Returns:
-      The figure, with the attacks from top to bottom in the order of appearance.
     """
-    # A dict keeps the order of first appearance, a set would not.
     attacks = list(dict.fromkeys(name for _, bars in nets for name, _ in bars))
     wide = width > 6
     step = max(len(nets), 1) + 0.7
@@ -121,14 +99,10 @@ def attack_bars(
                 zorder=3,
             )
             for y, value in zip(at, accuracy, strict=True):
-                axes.text(
-                    (value if math.isfinite(value) else 0) + 1.2,
-                    y,
-                    f'{value:.1f} %' if math.isfinite(value) else '–',
-                    va='center',
-                    fontsize=11,
-                    zorder=4,
-                )
+                known = math.isfinite(value)
+                text = f'{value:.1f} %' if known else '–'
+                end = (value if known else 0) + 1.2
+                axes.text(end, y, text, va='center', fontsize=11, zorder=4)
         middle = (len(nets) - 1) / 2
         axes.set_yticks(
             [place + middle for place in places],
@@ -145,24 +119,20 @@ def attack_bars(
         axes.tick_params(axis='y', length=0)
         axes.spines['left'].set_visible(False)
         axes.set_xlabel('right answers (%)')
-        handles, labels = axes.get_legend_handles_labels()
-        drawing.finish(figure, handles, labels, width)
+        drawing.finish(figure, width, *axes.get_legend_handles_labels())
     return figure
 
 
 def training_curves(
     histories: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], *, width: float = 10.0
 ) -> Figure:
-    """Draws held-out accuracy, clean and attacked, and the training loss.
+    """Draws held-out clean and robust accuracy, and the training loss.
 
     Args:
       histories: (name, rows) per net; a row may hold `epoch`, `held_out_clean`,
         `held_out_robust` (both in [0, 1]) and `train_loss`. What is missing or not
         finite leaves a gap.
       width: width of the figure in inches; a narrow figure stacks its two panels.
-
-    Returns:
-      The figure.
     """
     wide = width > 6
     with drawing.style():
@@ -182,26 +152,19 @@ def training_curves(
                 ('held_out_robust', 'attacked', (0, (4, 2))),
             ):
                 values = drawing.floats([row.get(key) for row in history])
-                axes.plot(
-                    epochs,
-                    100 * values,
-                    label=f'{drawing.label(name, 24)}, {word}',
-                    linestyle=line,
-                    **style,
-                )
+                text = f'{drawing.label(name, 24)}, {word}'
+                axes.plot(epochs, 100 * values, label=text, ls=line, **style)
             values = drawing.floats([row.get('train_loss') for row in history])
             losses.plot(epochs, values, **style)
         drawing.percent_axis(axes.yaxis, axes.set_ylim)
-        axes.set_ylabel('right answers (%)')
-        axes.set_title('Images not used for training')
-        losses.set_title('Training loss (lower is a better fit)')
-        losses.set_ylabel('mean loss (nats)')
+        axes.set(ylabel='right answers (%)', title='Images not used for training')
+        title = 'Training loss (lower is a better fit)'
+        losses.set(ylabel='mean loss (nats)', title=title)
         low, high = losses.get_ylim()
         losses.set_ylim(min(0.0, low), high)
         for panel in (axes, losses):
             panel.set_xlabel('epoch (passes over the training images)')
             panel.xaxis.get_major_locator().set_params(integer=True)
             panel.set_xlim(-0.02 * max(longest, 1), 1.02 * max(longest, 1))
-        handles, labels = axes.get_legend_handles_labels()
-        drawing.finish(figure, handles, labels, width)
+        drawing.finish(figure, width, *axes.get_legend_handles_labels())
     return figure
