@@ -61,6 +61,13 @@ def _some(dataset: Dataset, count: int | None) -> Dataset:
     return data.split_held_out(dataset, count, seed=0)[1]
 
 
+def first(dataset: Dataset, count: int) -> Dataset:
+    """The first images of a set."""
+    return dataset._replace(
+        images=dataset.images[:count], labels=dataset.labels[:count]
+    )
+
+
 def about_images(dataset: str) -> str:
     """'re-encoded JPEGs' if a prepared data set says so of itself, or ''."""
     if dataset == 'digits':
