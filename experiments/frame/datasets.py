@@ -10,7 +10,7 @@ from advjax.data import Dataset, prepared
 
 
 class Sets(NamedTuple):
-    """What is trained on, watched by, and attacked in the end."""
+    """Images to train on, to choose the best epoch by, and to attack."""
 
     train: Dataset
     held_out: Dataset

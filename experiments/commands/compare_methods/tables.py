@@ -96,7 +96,7 @@ def _cell(value: Any) -> str:
 
 
 def claims(entries: Sequence[Mapping[str, Any]]) -> list[Claim]:
-    """What had to come out, set before the run."""
+    """The claims; bands were set before the run."""
     by_title = {e['title']: e for e in entries}
     found = [
         claim(

@@ -29,7 +29,7 @@ def turning_point(run: dict) -> int:
 
 
 def left(run: dict, column: str) -> float:
-    """What the last looks have of a figure, as a share of its best before."""
+    """Mean of a figure at the last three looks, as a share of its best."""
     values = run[column]
     return float(values[-3:].mean() / max(values.max(), 1e-9))
 

@@ -128,8 +128,7 @@ def run(config: Config, work: Work) -> Findings:
             f'attacks-{one.name.replace(" ", "-")}',
             lambda built=built: measured.attacked(config, work, built(), natural, x, y),
         )
-        deployed = functools.partial(lambda built: built().deployed, built)
-        keep_report(one.name, deployed, config.eps, natural)
+        keep_report(one.name, lambda built=built: built().deployed, config.eps, natural)
     honest = networks.honest(config, work, sets)
     fast = nets.robust(work, sets).logits_fn
     keep_report('natural net', lambda: natural, config.eps, None)

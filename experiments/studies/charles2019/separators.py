@@ -20,10 +20,11 @@ def one_direction(
     train = np.stack([margins(p, task.x, task.y) for p in planes.values()])
     test = np.stack([margins(p, task.test_x, task.test_y) for p in planes.values()])
     medians = np.median(train, axis=1, keepdims=True)
-    body, worst, slack = [], np.inf, np.inf
+    body, worst, slack, directions = [], np.inf, np.inf, []
     for share in shares:
         kept = (train > np.maximum(share * medians, 1e-6)).all(axis=0)
         gap = _gap(work, f'hulls-{share:g}', task.x[kept], task.y[kept])
+        directions.append(gap.direction)
         for k, (name, plane) in enumerate(planes.items()):
             alpha = train[k, kept].min()
             cosine = plane.normal @ gap.direction
@@ -63,7 +64,7 @@ def one_direction(
         return np.array([100 * np.mean(needed <= t) for t in budgets])
 
     lines = [
-        Line(name, budgets, turned_at(k, plane, gap.direction))
+        Line(name, budgets, turned_at(k, plane, directions[-1]))
         for k, (name, plane) in enumerate(planes.items())
     ]
     first = next(iter(planes.values()))

@@ -68,7 +68,7 @@ def straightness(found: dict[str, np.ndarray]) -> float:
 
 
 def weights(found: dict[str, Any], shape: tuple[int, ...]) -> Picture:
-    """What the objectives make of the same model."""
+    """Weights of the same model by objective."""
     captions = {
         'plain': 'plain',
         'adversarial 0.25': 'corrected',
@@ -94,7 +94,7 @@ def weights(found: dict[str, Any], shape: tuple[int, ...]) -> Picture:
 
 
 def trade(found: dict[str, Any]) -> Picture:
-    """What each objective pays for what it gains."""
+    """Clean error against the error in the worst case, by objective."""
 
     def line(name, names):
         rows = [found[n] for n in names if found[n]['norm'] > 0.1]
@@ -195,7 +195,7 @@ def logits(found: dict[str, np.ndarray], y: int) -> Picture:
 
 
 def transfer(matrix: np.ndarray, names: list[str]) -> Picture:
-    """Who is fooled by whose examples."""
+    """Errors on examples made for each network."""
     return picture(
         'Transfer of fast gradient sign examples',
         'Error in per cent of the network of the column on images made for that of the '
@@ -225,7 +225,7 @@ def rubbish(found: dict[str, Any]) -> Picture:
 
 
 def fooling(images: np.ndarray, rates: np.ndarray) -> Picture:
-    """Noise that a class was put into."""
+    """Fooling images of every class."""
     row = {
         'title': 'noise, one step towards each class',
         'images': rescaled(images, -3, 3),

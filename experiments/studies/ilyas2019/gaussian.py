@@ -78,7 +78,7 @@ def weights(model: Gaussian) -> Array:
 
 
 def accuracy(truth: Gaussian, direction: Array, eps: float | Array = 0.0) -> Array:
-    r"""What sign(w^T x) is worth on the true distribution, under L2 perturbations.
+    r"""The accuracy of sign(w^T x) on the true distribution, under L2 perturbations.
 
     .. math:: \Phi\big((w^\top \mu_* - \epsilon\|w\|_2) / \sqrt{w^\top\Sigma_* w}\big)
     """

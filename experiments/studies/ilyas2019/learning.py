@@ -131,8 +131,8 @@ def learn(
 ) -> LogitsFn:
     """Trains on a data set normally, and returns the network of the last epoch.
 
-    There is nothing to choose an epoch by: held-out images of the same making have
-    the wrong labels, too.
+    No epoch can be chosen: held-out images made in the same way have the wrong labels
+    as well.
     """
     few = len(made.labels) < config.images
     epochs = config.few_epochs if few else config.epochs
@@ -168,7 +168,7 @@ def architecture(sets: Sets, name: str) -> Model:
 
 
 class Score(NamedTuple):
-    """What a network is worth on the clean test set, in per cent.
+    """Accuracies of a network on the test set, in per cent.
 
     Attributes:
       clean: right answers.

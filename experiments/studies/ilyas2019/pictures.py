@@ -46,7 +46,7 @@ def examples(made: Mapping[str, Dataset], eps: float) -> Picture:
 
 
 def accuracies(scores: Mapping[str, Score]) -> Picture:
-    """Figure 2b: what networks are worth that learned from each set."""
+    """Figure 2b: accuracies of networks trained on each set."""
     titles = {
         'D_few': 'D (as many images)',
         'D_R': 'D_R (robust features)',

@@ -56,10 +56,14 @@ class Plan(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What became of one network: shares of the test images in per cent, and a loss.
+    """What became of one network; shares of the test images in per cent.
 
-    They are right without an attack, under FGSM, under PGD, and of the class answered
-    most often; the loss is the mean cross entropy at the ends of PGD.
+    Attributes:
+      clean: right without an attack.
+      fgsm: right under FGSM.
+      pgd: right under PGD.
+      top_class: share of the class answered most often.
+      loss: mean cross entropy at the ends of PGD.
     """
 
     clean: float

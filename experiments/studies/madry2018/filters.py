@@ -32,7 +32,7 @@ def findings(found: Mapping[str, np.ndarray]) -> Findings:
             claim(
                 f'{net} net: filters of the first layer in use (over a tenth of the '
                 f'largest norm), of {len(used)}',
-                used.sum(),
+                float(used.sum()),
                 paper='3 of 32' if net == 'robust' else '',
                 tag='R',
             ),

@@ -16,14 +16,14 @@ def mean(runs: list, name: str) -> float:
 
 
 def lost(runs: list) -> float:
-    """Points of robust test accuracy that the best epoch is above the last."""
+    """Robust test accuracy of the best epoch less that of the last, in points."""
     return mean(runs, 'best') - mean(runs, 'last')
 
 
 def fall(run: dict) -> float:
     """Points of robust held-out accuracy between its peak and its end, smoothed.
 
-    A peak of single epochs is the higher the more they scatter.
+    Without smoothing, scatter between epochs would raise the peak.
     """
     curve = smooth(100 * run['held_out_robust'])
     return float(curve.max() - curve[-1])

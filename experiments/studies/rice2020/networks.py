@@ -1,4 +1,4 @@
-"""Long trainings on few images: their history, and what their ends are worth."""
+"""Long trainings on few images: history, and accuracy of the best and last epoch."""
 
 from typing import Any
 

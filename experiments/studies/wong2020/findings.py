@@ -12,7 +12,7 @@ from experiments.studies.wong2020.networks import FAST, PGD, ZERO
 
 
 def best(runs: list) -> dict[str, np.ndarray]:
-    """The run whose best epoch held-out images like best."""
+    """The run whose best epoch is the most robust on held-out images."""
     return max(runs, key=lambda run: float(run['chosen']))
 
 

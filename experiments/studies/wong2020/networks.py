@@ -1,4 +1,4 @@
-"""The trainings that are compared: what they reach, and what a step of them costs."""
+"""The trainings that are compared: their accuracies, and the cost of a step."""
 
 import time
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ def trained(
             batch_size=config.batch_size,
             learning_rate=rate,
             seed=seed,
-            # A failure is what is to be seen of the one, and bad luck of the others.
+            # Without a random start the failure is the finding, else it is bad luck.
             recovery='continue' if name == ZERO else 'restart',
         )
         x, y = work.images(work.sets(config.dataset, test_images=config.attacked).test)

@@ -35,7 +35,7 @@ def order_claims(config: Any, grid: dict) -> list[Claim]:
 
 
 def chance(differences: np.ndarray) -> str:
-    """Says so where a mean difference is no more than chance."""
+    """The reason if a mean difference is within two standard errors of 0, else ''."""
     count = len(differences)
     error = np.std(differences, ddof=1) / np.sqrt(count) if count > 1 else np.inf
     if abs(np.mean(differences)) > 2 * error:
