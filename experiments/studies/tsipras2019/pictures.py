@@ -21,11 +21,13 @@ def bound(found: dict[str, np.ndarray], p: float) -> Picture:
         'natural': 'SVM, natural training',
         'adversarial': 'SVM, adversarial training',
     }
+
+    def per_cent(name):
+        return 100 * np.atleast_1d(found[name])
+
     points = {
-        title: tuple(
-            100 * np.atleast_1d(found[f'{n} {k}']) for k in ('clean', 'robust')
-        )
-        for n, title in names.items()
+        title: (per_cent(f'{name} clean'), per_cent(f'{name} robust'))
+        for name, title in names.items()
     }
 
     def chart(axes):
