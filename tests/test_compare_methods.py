@@ -13,9 +13,9 @@ import pytest
 from advjax import attacks, balls, training
 from experiments.commands import compare_methods
 from experiments.commands.compare_methods import job, methods, tables, workers
-from experiments.commands.compare_methods.counting import gradient_evaluations
 from experiments.commands.compare_methods.methods import ROWS, Setting, chosen
 from experiments.frame import study
+from experiments.frame.counting import gradient_evaluations
 
 BALL = balls.linf(0.3)
 SMOKE = compare_methods.STUDY.presets['smoke']

@@ -8,6 +8,7 @@ import pytest
 
 from advjax import linf, models, training
 from advjax.data import Dataset, DatasetNotFound
+from experiments.frame.counting import gradient_evaluations
 from experiments.frame.datasets import Sets
 from experiments.studies import andriushchenko2020, rice2020, wong2020
 from experiments.studies.andriushchenko2020 import findings as curves
@@ -28,9 +29,9 @@ def some_sets(count=8, shape=(8, 8, 1)):
 
 def test_gradients_are_counted_where_they_are_taken():
     ways = wong2020.methods(linf(0.1))
-    counts = {n: wong2020.gradients_per_step(some_sets(), m) for n, m in ways.items()}
+    counts = {n: gradient_evaluations(lambda _, m=m: m) for n, m in ways.items()}
     assert counts == {wong2020.FAST: 2, wong2020.PGD: 8, wong2020.ZERO: 2}
-    assert wong2020.gradients_per_step(some_sets(), training.standard()) == 1
+    assert gradient_evaluations(lambda _: training.standard()) == 1
 
 
 def test_the_epoch_is_read_from_what_the_loop_says():

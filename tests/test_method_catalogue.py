@@ -8,7 +8,7 @@ from advjax import balls, training
 from advjax.training import entries
 from experiments.commands import choices, configuration
 from experiments.commands.compare_methods import methods
-from experiments.commands.compare_methods.counting import gradient_evaluations
+from experiments.frame.counting import gradient_evaluations
 from tests.conftest import ROOT
 
 ENTRIES = {entry.name: entry for entry in training.catalogue()}

@@ -67,7 +67,7 @@ from advjax import testing, training
 from advjax.training import entries
 from experiments.commands import choices, configuration
 from experiments.commands.compare_methods import methods
-from experiments.commands.compare_methods.counting import gradient_evaluations
+from experiments.frame.counting import gradient_evaluations
 
 entry = training.catalogue()[-1]
 assert entry.factory is training.worst_half

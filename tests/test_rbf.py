@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from advjax import losses, models, training
 from experiments.studies.goodfellow2015.rbf import rbf
@@ -15,9 +14,9 @@ SHAPE = (3, 4, 1)
 X = jax.random.uniform(KEY, (6, *SHAPE))
 
 
-def network(rank=0, seed=1):
+def network(seed=1):
     """Random parameters, not the initial ones, which are nearly equal."""
-    params, _ = rbf(SHAPE, 4, rank).init(KEY)
+    params, _ = rbf(SHAPE, 4).init(KEY)
     leaves, tree = jax.tree.flatten(params)
     each = jax.random.split(jax.random.key(seed), len(leaves))
     moved = [
@@ -27,17 +26,14 @@ def network(rank=0, seed=1):
     return jax.tree.unflatten(tree, moved)
 
 
-@pytest.mark.parametrize('rank', [0, 2])
-def test_probabilities_are_those_of_the_equation(rank):
+def test_probabilities_are_those_of_the_equation():
     """In float64: p = exp((x - mu)' beta (x - mu)), and sigma(z) = p."""
-    params = network(rank)
-    z = rbf(SHAPE, 4, rank).apply(params, {}, X)[0]
+    params = network()
+    z = rbf(SHAPE, 4).apply(params, {}, X)[0]
     p = {k: np.asarray(v, np.float64) for k, v in params.items()}
     x = np.asarray(X, np.float64).reshape(6, 12)
     for k in range(4):
         beta = -np.diag(np.exp(p['log_precision'][k]))
-        if rank:
-            beta -= p['factor'][k] @ p['factor'][k].T
         assert (np.linalg.eigvalsh(beta) < 0).all()
         delta = x - p['mu'][k]
         expected = np.exp(np.einsum('bi,ij,bj->b', delta, beta, delta))
@@ -84,8 +80,5 @@ def test_it_learns_and_takes_noise_for_nothing():
     assert seen.error < 0.02
 
 
-def test_cached_and_checked():
+def test_the_model_is_made_once():
     assert rbf(SHAPE, 4) is rbf(SHAPE, 4)
-    for rank in (-1, 0.5):
-        with pytest.raises(ValueError, match='rank must be an integer >= 0'):
-            rbf(SHAPE, 4, rank)

@@ -20,6 +20,32 @@ KEY = jax.random.key(0)
 PER_EPOCH = 383  # Batches of 128 from 49,000 images.
 
 
+def shrunk(recipe):
+    """The recipe for a minute on a laptop: all its parts, none of its figures.
+
+    A narrow network (a shallow one in place of a deep one), 128 images, one epoch, few
+    attack steps. Optimizer, schedule, augmentation and what belongs to the method stay.
+    """
+    config = recipe.config
+    wide = config.model.startswith('wide')
+    return dataclasses.replace(
+        config,
+        model='wide_resnet_10_1' if wide else config.model,
+        width=0.25 if wide else 1 / 16,
+        stages=None if wide else 1,
+        epochs=1,
+        batch_size=32,
+        attack_steps=2 if config.attack_steps else None,
+        replays=2,
+        train_images=128,
+        test_images=16,
+        held_out=32,
+        strong_steps=2,
+        restarts=1,
+        baseline=False,
+    )
+
+
 def made(count, seed):
     """Images like CIFAR-10's where there are none."""
     draw = np.random.RandomState(seed)
@@ -51,7 +77,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def whole(folder):
     """One recipe from the command's beginning to its page."""
-    small = recipes.shrunk(recipes.RECIPES['free_cifar10'])
+    small = shrunk(recipes.RECIPES['free_cifar10'])
     results = train.main(small, folder / 'free', fresh=False, progress=False)
     return results, folder / 'free'
 
@@ -172,7 +198,7 @@ def test_the_real_recipe_builds(name):
 @pytest.mark.parametrize('name', [n for n in NAMES if n != 'free_cifar10'])
 def test_the_shrunk_recipe_trains(name, folder):
     recipe = recipes.RECIPES[name]
-    config = complete(recipes.shrunk(recipe))
+    config = complete(shrunk(recipe))
     for kept in ('method', 'layout', 'normalise', 'optimizer', 'learning_rate', 'rise',
                  'schedule', 'drops', 'weight_decay', 'augment', 'eps', 'attack_rate',
                  'beta', 'awp', 'attack_in_train_mode', 'bfloat16'):  # fmt: skip
@@ -354,7 +380,7 @@ def test_augmentation_keeps_its_order():
 
 
 def test_bfloat16_is_for_accelerators(monkeypatch):
-    config = recipes.shrunk(recipes.RECIPES['fast_cifar10'])
+    config = shrunk(recipes.RECIPES['fast_cifar10'])
 
     def network(to_train=True):
         return choices.network(config, (32, 32, 3), 10, to_train=to_train)
@@ -403,7 +429,7 @@ def test_a_student_without_a_teacher_is_refused():
 def test_a_teacher_is_the_network_of_a_run(whole, monkeypatch):
     _, run = whole
     config = dataclasses.replace(
-        recipes.shrunk(recipes.RECIPES['free_cifar10']), method='rslad', teacher=(run,),
+        shrunk(recipes.RECIPES['free_cifar10']), method='rslad', teacher=(run,),
         train_images=32,
     )  # fmt: skip
     sets = fitting.load(complete(config))

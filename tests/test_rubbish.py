@@ -11,7 +11,6 @@ from experiments.studies.goodfellow2015.rubbish import rubbish
 
 KEY = jax.random.key(0)
 SHAPE = (4, 5, 1)
-Y = jnp.arange(6, dtype=jnp.int32) % 3
 BALL = linf(0.25, bounds=None)
 MODEL = zoo.mlp(SHAPE, 3, (8,))
 F = models.logits_fn(MODEL, MODEL.init(KEY)[0])
@@ -56,15 +55,9 @@ def test_rubbish_is_standard_normal_and_does_not_depend_on_batches():
     np.testing.assert_array_equal(seen.classes, other.classes)
 
 
-def test_rubbish_refuses():
-    for bad, text in (
-        ({'samples': 0}, 'samples must be an integer >= 1'),
-        ({'batch_size': 0.5}, 'batch_size must be an integer >= 1'),
-        ({'threshold': 1.0}, r'threshold must lie in \[0, 1\)'),
-        ({'probabilities': 'tanh'}, "probabilities must be one of .* got 'tanh'"),
-    ):
-        with pytest.raises(ValueError, match=text):
-            rubbish(F, SHAPE, key=KEY, **bad)
+def test_rubbish_refuses_no_samples():
+    with pytest.raises(ValueError, match='samples must be an integer >= 1'):
+        rubbish(F, SHAPE, key=KEY, samples=0)
 
 
 def test_fooling_images_are_one_gradient_step_from_noise():
@@ -99,17 +92,3 @@ def test_fooling_draws_new_noise_until_it_works():
     )
     assert not never.success.any()
     np.testing.assert_array_equal(never.tries, 3)
-
-
-def test_fooling_refuses():
-    attack = attacks.fgsm(BALL)
-    for bad, text in (
-        ({'tries': 0}, 'tries must be an integer >= 1'),
-        ({'confidence': 1.5}, r'confidence must lie in \[0, 1\]'),
-        ({'target': 3}, r'target must have shape \(B,\), got \(\)'),
-        ({'attack': attacks.fgsm(0.1)}, 'a ball without bounds'),
-    ):
-        with pytest.raises(ValueError, match=text):
-            fooling_images(
-                F, key=KEY, **{'target': Y, 'shape': SHAPE, 'attack': attack, **bad}
-            )

@@ -24,6 +24,7 @@ import numpy as np
 from advjax import attacks, balls, data, evaluation, losses, models, zoo
 from advjax.attacks.gradients import jacobian
 from experiments.benchmarks.timing import interleaved
+from experiments.frame.measures import run_attack
 
 
 def network(weights: Path | None) -> Any:
@@ -49,7 +50,7 @@ def _cases(steps: int) -> dict[str, tuple[Any, int, str]]:
     """Attack, model calls, and the bare call that is its unit."""
     inf = float('inf')
     nearest = {'l2': balls.l2(inf), 'linf': balls.linf(inf)}
-    cases = {
+    return {
         'PGD-100': (attacks.pgd(0.3, 100), 100, 'gradient'),
         'APGD-100': (attacks.apgd(0.3, 100), 101, 'gradient'),
         'APGD-100 L2': (attacks.apgd(balls.l2(2.0), 100), 101, 'gradient'),
@@ -72,7 +73,6 @@ def _cases(steps: int) -> dict[str, tuple[Any, int, str]]:
         ),
         f'Square-{5 * steps}': (attacks.square(0.3, 5 * steps), 5 * steps, 'forward'),
     }
-    return cases
 
 
 def efficiency(
@@ -96,20 +96,18 @@ def efficiency(
         'Jacobian': jacobians,
         'forward': jax.jit(lambda f, x, y: f(x)),
     }
-    run = jax.jit(lambda attack, f, key, x, y: attack(f, key, x, y))
     # Attacks stop at success; a label's logit raised by 1,000 lets nothing succeed.
     sure = jax.tree_util.Partial(_sure, f, y)
-    runs: dict[str, Callable] = {}
-    for unit, program in bare.items():
-        runs[unit] = lambda p=program: [
-            jax.block_until_ready(p(f, x, y)) for _ in range(20)
-        ]
+    runs: dict[str, Callable] = {
+        unit: lambda p=program: [jax.block_until_ready(p(f, x, y)) for _ in range(20)]
+        for unit, program in bare.items()
+    }
     cases = _cases(steps)
     for name, (attack, _, _) in cases.items():
         # Carlini and Wagner's stops when nothing changes, so it sees the model itself.
         seen = f if name.startswith('C&W') else sure
         runs[name] = lambda a=attack, g=seen: jax.block_until_ready(
-            run(a, g, key, x, y)
+            run_attack(a, g, key, x, y)
         )
     seconds = interleaved(runs, repeats)
     result = {}
@@ -169,8 +167,7 @@ def memory(f: Any, shape: tuple[int, ...]) -> dict[str, dict[str, float]]:
     def temporary(attack: Any, batch: int) -> int:
         x = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
         y = jax.ShapeDtypeStruct((batch,), jnp.int32)
-        run = jax.jit(lambda attack, f, key, x, y: attack(f, key, x, y))
-        program = run.lower(attack, f, jax.random.key(0), x, y).compile()
+        program = run_attack.lower(attack, f, jax.random.key(0), x, y).compile()
         analysis: Any = program.memory_analysis()
         return analysis.temp_size_in_bytes
 
@@ -200,14 +197,9 @@ def autoattack(
     for name, members in every.items():
         began = time.perf_counter()
         found = evaluation.evaluate(
-            f,
-            x,
-            y,
-            members,
-            key=jax.random.key(0),
-            batch_size=min(250, count),
+            f, x, y, members, key=jax.random.key(0), batch_size=min(250, count),
             survivors=True,
-        )
+        )  # fmt: skip
         seconds = time.perf_counter() - began
         result['ours'][name] = {
             'seconds': seconds,

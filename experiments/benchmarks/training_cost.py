@@ -37,6 +37,7 @@ from advjax.sharding import Placement
 from advjax.training import epoch, feed
 from experiments.benchmarks import hlo
 from experiments.benchmarks.timing import interleaved
+from experiments.frame import process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,19 +109,15 @@ def _lowered(case: Case, steps: int, place: Placement, state: Any):
     return epoch.compiled_step.lower(program, *args), args, source.take
 
 
-def _abstract(case: Case) -> Any:
-    """Shapes of the state of training."""
-
-    def create(key):
-        return training.create(case.model, _optimizer(), key=key)
-
-    return jax.eval_shape(create, jax.random.key(0))
+def _create(case: Case) -> Any:
+    """The state of training at its start."""
+    return training.create(case.model, _optimizer(), key=jax.random.key(0))
 
 
 def training_step(case: Case, steps: int) -> tuple[Callable[[], Any], Any, Any]:
     """Our step, ready to run, and the images and labels it is run on."""
     place = sharding.placement(case.batch)
-    state = training.create(case.model, _optimizer(), key=jax.random.key(0))
+    state = _create(case)
     state = place.put(state, place.of_state(state))
     lowered, (method, state, arrays, item, key), take = _lowered(
         case, steps, place, state
@@ -177,13 +174,6 @@ def bare_step(case: Case, steps: int, x: jax.Array, y: jax.Array) -> Callable[[]
     return run
 
 
-def _threads() -> int:
-    """What JAX takes on CPU: every core this process may use."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def torch_steps(
     name: str, case: Case, steps: int, x: np.ndarray, y: np.ndarray
 ) -> dict[str, Callable[[], Any]]:
@@ -196,12 +186,13 @@ def torch_steps(
     for words, last in (('PyTorch', False), ('PyTorch, channels last', True)):
         net = getattr(torch_networks, name)(case.shape, case.widths)
         theirs = sum(each.numel() for each in net.parameters())
-        ours = sum(leaf.size for leaf in jax.tree.leaves(_abstract(case).params))
+        params = jax.eval_shape(lambda: _create(case)).params
+        ours = sum(leaf.size for leaf in jax.tree.leaves(params))
         if ours != theirs:
             raise AssertionError(f'{ours} parameters here, {theirs} in PyTorch')
-        result[words] = torch_networks.step(
-            net, x, y, case.eps, steps, _threads(), last
-        )
+        # JAX, too, takes every core on CPU.
+        threads = len(process.cores())
+        result[words] = torch_networks.step(net, x, y, case.eps, steps, threads, last)
     return result
 
 
@@ -214,13 +205,15 @@ def _against_others(
     if torch:
         runs |= torch_steps(name, case, steps, np.asarray(x), np.asarray(y))
     seconds = interleaved(runs, repeats)
-    goals = {name: 0.95 if name == 'bare gradients' else 1.3 for name in runs}
     return {
         'batch': case.batch,
         'attack_steps': steps,
         'images_per_second': {k: case.batch / v for k, v in seconds.items()},
         'ratios': {
-            name: {'measured': seconds[name] / seconds['ours'], 'goal': goals[name]}
+            name: {
+                'measured': seconds[name] / seconds['ours'],
+                'goal': 0.95 if name == 'bare gradients' else 1.3,
+            }
             for name in runs
             if name != 'ours'
         },
@@ -256,7 +249,7 @@ def training_table(figures: dict[str, Any]) -> str:
 def communication(case: Case, steps: int, shard_weights: bool) -> dict[str, Any]:
     """Collectives of the step on all devices, and the bytes that each device holds."""
     place = sharding.placement(case.batch, shard_weights=shard_weights)
-    state = _abstract(case)
+    state = jax.eval_shape(lambda: _create(case))
     state = jax.tree.map(
         lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at),
         state,

@@ -34,7 +34,7 @@ from advjax.attacks import Entry
 from advjax.evaluation import CLEAN_ERROR, ROBUST
 from advjax.models import logits_fn
 from experiments.commands import runs
-from experiments.frame import flags, process, record
+from experiments.frame import datasets, flags, process, record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,17 +163,10 @@ def write_verdicts(
             verdict = names.get(int(number)) or found.names[number]
             norm = f'{found.norm[number, i]:.6g}' if number >= 0 else ''
             calls = found.calls[:, i]
-            rows.writerow(
-                [
-                    i,
-                    labels[i],
-                    found.clean_prediction[i],
-                    verdict,
-                    found.prediction[i],
-                    norm,
-                    calls[calls > 0].sum(),
-                ]
-            )
+            rows.writerow([
+                i, labels[i], found.clean_prediction[i], verdict, found.prediction[i],
+                norm, calls[calls > 0].sum(),
+            ])  # fmt: skip
 
 
 def main(
@@ -189,11 +182,8 @@ def main(
         norm = entry.norms[0]
     eps = config.eps
     if eps is None:
-        if (
-            norm != settings['norm']
-            and entry.norms
-            and entry.looks_for != 'minimum norm'
-        ):
+        other = entry.norms and norm != settings['norm']
+        if other and entry.looks_for != 'minimum norm':
             raise ValueError(
                 f'eps must be given for norm {norm}: the run was trained with '
                 f'{settings["norm"]}'
@@ -204,8 +194,7 @@ def main(
     if config.images is not None:
         if not config.images >= 1:
             raise ValueError(f'images must be >= 1, got {config.images}')
-        kept = slice(0, config.images)
-        test = test._replace(images=test.images[kept], labels=test.labels[kept])
+        test = datasets.first(test, config.images)
     attack = build(config, entry, norm, eps, len(test.class_names))
     ball = balls.of_norm(norm, eps)
     if entry.looks_for == 'minimum norm':

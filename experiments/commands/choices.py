@@ -172,7 +172,8 @@ def _built(config: Config, name: str, ball: Ball, teachers: Teachers) -> Method:
 
 
 @functools.cache
-def _growing(updates: int) -> optax.Schedule:
+def growing(updates: int) -> optax.Schedule:
+    """From 0 to 1; cached, because it is static structure of the compiled step."""
     return optax.linear_schedule(0.0, 1.0, max(1, updates))
 
 
@@ -196,9 +197,8 @@ def method(config: Config, ball: Ball, updates: int, teachers: Teachers = ()) ->
     if config.label_smoothing and config.method != 'smooth_labels':
         built = training.smooth_labels(built, config.label_smoothing)
     if config.eps_warmup:
-        built = training.scheduled(
-            built, eps=_growing(round(config.eps_warmup * updates))
-        )
+        warm = growing(round(config.eps_warmup * updates))
+        built = training.scheduled(built, eps=warm)
     return built
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from experiments.commands.configuration import Config
+from experiments.frame.findings import aligned
 
 Name = Literal[
     'fast_cifar10', 'pgd_cifar10', 'trades_cifar10', 'awp_cifar10', 'free_cifar10',
@@ -320,53 +321,9 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def shrunk(recipe: Recipe) -> Config:
-    """The recipe for a minute on a laptop: all its parts, none of its figures.
-
-    A narrow network (a shallow one in place of a deep one), 128 images, one epoch, few
-    attack steps. Optimizer, schedule, augmentation and what belongs to the method stay.
-    """
-    config = recipe.config
-    wide = config.model.startswith('wide')
-    return dataclasses.replace(
-        config,
-        model='wide_resnet_10_1' if wide else config.model,
-        width=0.25 if wide else 1 / 16,
-        stages=None if wide else 1,
-        epochs=1,
-        batch_size=32,
-        attack_steps=2 if config.attack_steps else None,
-        replays=2,
-        train_images=128,
-        test_images=16,
-        held_out=32,
-        strong_steps=2,
-        restarts=1,
-        baseline=False,
-    )
-
-
 def figures(recipe: Recipe) -> str:
     """What was published, in words."""
     return '; '.join(map(str, recipe.published)) or 'nothing on CIFAR-10'
-
-
-def _rows() -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]]
-    rows = [('recipe', 'network', 'method', 'epochs', 'published', 'measured')]
-    for recipe in RECIPES.values():
-        config = recipe.config
-        rows.append(
-            (
-                recipe.name,
-                config.model,
-                config.method,
-                str(config.epochs),
-                figures(recipe),
-                str(recipe.measured or ''),
-            )
-        )
-    return rows
 
 
 LEGEND = (
@@ -379,12 +336,16 @@ LEGEND = (
 
 def table(markdown: bool = False) -> str:
     """All recipes, as text or as Markdown."""
-    rows = _rows()
+    head = ('recipe', 'network', 'method', 'epochs', 'published', 'measured')
+    rows = [
+        (r.name, r.config.model, r.config.method, str(r.config.epochs), figures(r),
+         str(r.measured or ''))
+        for r in RECIPES.values()
+    ]  # fmt: skip
     if markdown:
-        rows.insert(1, ('---',) * len(rows[0]))
+        rows = [head, ('---',) * len(head), *rows]
         return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
-    wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return '\n'.join('  '.join(map(str.ljust, row, wide)).rstrip() for row in rows)
+    return aligned([head, *rows])
 
 
 def described(recipe: Recipe) -> str:

@@ -10,7 +10,7 @@ from advjax.data import Dataset, prepared
 
 
 class Sets(NamedTuple):
-    """What is trained on, watched by, and attacked in the end."""
+    """Images to train on, to choose the best epoch by, and to attack."""
 
     train: Dataset
     held_out: Dataset
@@ -59,6 +59,13 @@ def _some(dataset: Dataset, count: int | None) -> Dataset:
     if count is None or count >= len(dataset.labels):
         return dataset
     return data.split_held_out(dataset, count, seed=0)[1]
+
+
+def first(dataset: Dataset, count: int) -> Dataset:
+    """The first images of a set."""
+    return dataset._replace(
+        images=dataset.images[:count], labels=dataset.labels[:count]
+    )
 
 
 def about_images(dataset: str) -> str:

@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from advjax.report import charts
+
 Tag = Literal['R', 'C', 'D', 'M', 'm']
 
 TAGS = {
@@ -106,16 +108,43 @@ class Picture(NamedTuple):
     draw: Callable[[float], Any]
 
 
-def picture(title: str, caption: str, draw: Callable[[float], Any]) -> Picture:
+def picture(
+    title: str, caption: str, chart: Callable[..., Any], *args: Any, **options: Any
+) -> Picture:
     """A figure of the page.
 
     Args:
       title: a line above it.
       caption: what it shows, for readers new to the field.
-      draw: width in inches -> matplotlib figure, called for wide and narrow windows;
-        ``advjax.report.charts`` has the charts.
+      chart: returns a matplotlib figure, such as those of ``advjax.report.charts``;
+        called with ``width`` in inches, once for wide and once for narrow windows.
+      *args: what ``chart`` is called with before the width.
+      **options: more of that.
     """
+
+    def draw(width: float) -> Any:
+        return chart(*args, width=width, **options)
+
     return Picture(title, caption, draw)
+
+
+def image_grid(
+    rows: Sequence[Mapping[str, Any]], columns: int, narrow: int, *, width: float
+) -> Any:
+    """Rows of images as a chart; ``narrow`` columns in a narrow window."""
+    return charts.adversarial_grid(
+        rows, width=width, columns=columns if width > 8 else narrow
+    )
+
+
+def first_images(rows: Sequence[Mapping[str, Any]], *, width: float) -> Any:
+    """Rows of images as a chart; in a narrow window only the first half of each."""
+    count = len(rows[0]['images'])
+    columns = count if width > 8 else count // 2
+    shown = [
+        {k: v if k == 'title' else v[:columns] for k, v in row.items()} for row in rows
+    ]
+    return charts.adversarial_grid(shown, width=width, columns=columns)
 
 
 class Table(NamedTuple):
@@ -178,10 +207,13 @@ def text_of(results: Mapping[str, Any]) -> str:
             c['what'], c['paper'], c['tag'], band_text(c['band']),
             measured_text(c), verdict,
         ))  # fmt: skip
-    wide = [max(len(row[i]) for row in rows) for i in range(5)]
-    return '\n'.join(
-        '  '.join([*map(str.ljust, row[:5], wide), row[5]]).rstrip() for row in rows
-    )
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of words as text, each column as wide as its longest word."""
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join('  '.join(map(str.ljust, row, wide)).rstrip() for row in rows)
 
 
 def measured_text(row: Mapping[str, Any]) -> str:

@@ -31,9 +31,9 @@ def accuracy(logits_fn: LogitsFn, x: HostArray, y: HostArray) -> float:
 
 
 @jax.jit
-def run_attack(attack, logits_fn, key, x, y):
-    """One compiled call of any attack."""
-    return attack(logits_fn, key, x, y)
+def run_attack(attack, logits_fn, key, x, y, *target):
+    """One compiled call of any attack, towards target classes if they are given."""
+    return attack(logits_fn, key, x, y, *target)
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:

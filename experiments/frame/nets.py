@@ -1,6 +1,7 @@
 """The two networks that all studies look at: one trained normally, one to be robust."""
 
-from advjax import balls, training, zoo
+from advjax import balls, models, training, zoo
+from advjax.types import LogitsFn
 from experiments.frame.datasets import Sets
 from experiments.frame.work import Work
 
@@ -23,6 +24,11 @@ def robust(work: Work, sets: Sets) -> training.Fit:
     """
     eps = EPS.get(sets.train.name, 0.0)
     return _trained(work, sets, f'robust-{eps}', training.fast(balls.linf(eps)))
+
+
+def last_of(fit: training.Fit) -> LogitsFn:
+    """A network as its training ended, not as it was in its best epoch."""
+    return models.logits_fn(fit.model, *fit.last.result)
 
 
 def _trained(work: Work, sets: Sets, name: str, method: training.Method):

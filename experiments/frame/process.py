@@ -26,6 +26,13 @@ def use_compilation_cache() -> None:
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
+def cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def join_processes() -> None:
     """Makes this process one of those that run the same command.
 

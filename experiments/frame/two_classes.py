@@ -1,6 +1,7 @@
 """Two classes of a data set as a task for linear classifiers."""
 
-from typing import NamedTuple
+import warnings
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,6 +53,19 @@ def pair(work: Work, sets: Sets, first: int = 3, second: int = 7) -> Pair:
         ]
     x, y, test_x, test_y = parts
     return Pair(x, y, test_x, test_y, sets.shape)
+
+
+def fitted(classifier: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Weights and intercept (n + 1,) of a linear classifier of scikit-learn.
+
+    It may stop at its number of iterations, short of the optimum.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)
+        classifier.fit(x, y)
+    return np.append(classifier.coef_[0], classifier.intercept_[0])
 
 
 def margins(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -103,6 +104,23 @@ class Work:
             np.savez(file, **found)
         self._note_time()
         return found
+
+    def keep_tree(self, name: str, compute: Callable[[], Any], like: Any) -> Any:
+        """``keep`` for a pytree of arrays, such as parameters.
+
+        Args:
+          name: of this part of the study, a valid file name.
+          compute: returns the pytree.
+          like: of the same structure.
+        """
+        count, structure = len(jax.tree.leaves(like)), jax.tree.structure(like)
+        found = self.keep(
+            name,
+            lambda: {str(i): a for i, a in enumerate(jax.tree.leaves(compute()))},
+        )
+        return jax.tree.unflatten(
+            structure, [jnp.asarray(found[str(i)]) for i in range(count)]
+        )
 
     def fit(
         self,

@@ -13,9 +13,9 @@ from advjax import attacks, balls, evaluation, models, training, zoo
 from advjax.models import Model
 from advjax.training import Fit
 from advjax.types import Attack, LogitsFn
-from experiments.commands.compare_methods.counting import gradient_evaluations
 from experiments.commands.compare_methods.methods import ROWS, Row, Setting, warmed
 from experiments.frame import folders
+from experiments.frame.counting import gradient_evaluations
 from experiments.frame.datasets import Sets
 from experiments.frame.work import Work
 

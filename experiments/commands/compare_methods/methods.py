@@ -6,16 +6,14 @@ every iterative method cost the same as one of PGD-AT.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
-
-import optax
 
 from advjax import balls, training
 from advjax.balls import Ball
 from advjax.training import Method
 from advjax.types import LogitsFn
+from experiments.commands.choices import growing
 
 Networks = Mapping[str, LogitsFn]
 
@@ -192,13 +190,8 @@ def chosen(names: str) -> list[Row]:
     return [row for row in _ROWS if row.name in wanted | needed | {'standard'}]
 
 
-@functools.cache
-def _warm(updates: int) -> optax.Schedule:
-    return optax.linear_schedule(0.0, 1.0, max(1, updates))
-
-
 def warmed(method: Method, updates: int) -> Method:
     """The method, its radius growing from 0 over the first updates, if it has one."""
     if not balls.of(method):
         return method
-    return training.scheduled(method, eps=_warm(updates))
+    return training.scheduled(method, eps=growing(updates))

@@ -96,7 +96,7 @@ def _cell(value: Any) -> str:
 
 
 def claims(entries: Sequence[Mapping[str, Any]]) -> list[Claim]:
-    """What had to come out, set before the run."""
+    """The claims; bands were set before the run."""
     by_title = {e['title']: e for e in entries}
     found = [
         claim(
@@ -126,17 +126,11 @@ def claims(entries: Sequence[Mapping[str, Any]]) -> list[Claim]:
 def chart(entries: Sequence[Mapping[str, Any]]) -> Picture:
     """Clean accuracy and what is left of it."""
     kinds = {'clean': 'clean', 'PGD': 'pgd', 'AutoAttack': 'autoattack'}
-
-    def draw(width):
-        return charts.bars(
-            [e['title'] for e in entries],
-            {label: [e[key] for e in entries] for label, key in kinds.items()},
-            charts.Axis('accuracy, %', limits=(0, 100)),
-            width=width,
-        )
-
     return picture(
         'What is left under attack',
         'Every network was trained for the same number of gradient evaluations.',
-        draw,
+        charts.bars,
+        [e['title'] for e in entries],
+        {label: [e[key] for e in entries] for label, key in kinds.items()},
+        charts.Axis('accuracy, %', limits=(0, 100)),
     )

@@ -20,9 +20,7 @@ from experiments.frame import process
 
 def number() -> int:
     """One for each core that this process may use; one on an accelerator."""
-    if jax.default_backend() != 'cpu':
-        return 1
-    return len(_cores())
+    return len(process.cores()) if jax.default_backend() == 'cpu' else 1
 
 
 def run(
@@ -44,9 +42,9 @@ def run(
             yield row.name, job.run(config, row.name, folder)
         return
     spawn = multiprocessing.get_context('spawn')
-    cores = spawn.Queue()
+    cores, every = spawn.Queue(), process.cores()
     for i in range(workers):
-        cores.put(_cores()[i % len(_cores())])
+        cores.put(every[i % len(every)])
     with ProcessPoolExecutor(workers, spawn, _begin, (cores,)) as pool:
         try:
             yield from _in_order(
@@ -71,12 +69,6 @@ def _in_order(
             name = running.pop(future)
             done.add(name)
             yield name, future.result()
-
-
-def _cores() -> list[int]:
-    if hasattr(os, 'sched_getaffinity'):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def _begin(cores: Any) -> None:

@@ -29,7 +29,7 @@ def turning_point(run: dict) -> int:
 
 
 def left(run: dict, column: str) -> float:
-    """What the last looks have of a figure, as a share of its best before."""
+    """Mean of a figure at the last three looks, as a share of its best."""
     values = run[column]
     return float(values[-3:].mean() / max(values.max(), 1e-9))
 
@@ -53,11 +53,6 @@ def detected_at(run: dict) -> int:
         if training.catastrophic_overfitting(history[:count], drop=DROP):
             return history[count - 1]['epoch']
     return 0
-
-
-def _mark(run: dict) -> dict[str, float]:
-    epoch = detected_at(run)
-    return {'detected': float(epoch)} if epoch else {}
 
 
 def claims_of(config: Any, found: dict) -> list:
@@ -141,53 +136,49 @@ def claims_of(config: Any, found: dict) -> list:
 
 def pictures_of(found: dict) -> list:
     """The figures of the page."""
-
-    def accuracies(width):
-        parts = [
-            functools.partial(
-                charts.lines_on,
-                lines=[
-                    Line(text, run['epoch'], 100 * run[column])
-                    for column, text in COLUMNS.items()
-                ],
-                x=Axis('epoch'),
-                y=Axis('held-out accuracy (%)', limits=(0, None)),
-                marks=_mark(run),
-                title=name,
-            )
-            for name, run in found.items()
-        ]
-        return charts.panels(parts, width=width)
-
-    def alignment(width):
-        parts = [
-            functools.partial(
-                charts.lines_on,
-                lines=[
-                    Line(name, run['epoch'], run[column]) for name, run in found.items()
-                ],
-                x=Axis('epoch'),
-                y=Axis('cosine', limits=(None, 1.02)),
-                title=title,
-            )
-            for column, title in (
-                ('alignment', 'gradients at x and at a random point'),
-                ('fgsm_pgd', 'perturbations of FGSM and of PGD-10'),
-            )
-        ]
-        return charts.panels(parts, width=width)
-
+    detected = {name: detected_at(run) for name, run in found.items()}
+    accuracies = [
+        functools.partial(
+            charts.lines_on,
+            lines=[
+                Line(text, run['epoch'], 100 * run[column])
+                for column, text in COLUMNS.items()
+            ],
+            x=Axis('epoch'),
+            y=Axis('held-out accuracy (%)', limits=(0, None)),
+            marks={'detected': float(detected[name])} if detected[name] else {},
+            title=name,
+        )
+        for name, run in found.items()
+    ]
+    alignment = [
+        functools.partial(
+            charts.lines_on,
+            lines=[
+                Line(name, run['epoch'], run[column]) for name, run in found.items()
+            ],
+            x=Axis('epoch'),
+            y=Axis('cosine', limits=(None, 1.02)),
+            title=title,
+        )
+        for column, title in (
+            ('alignment', 'gradients at x and at a random point'),
+            ('fgsm_pgd', 'perturbations of FGSM and of PGD-10'),
+        )
+    ]
     return [
         picture(
             'Catastrophic overfitting of a network of one layer',
             'FGSM training learns to withstand FGSM: what PGD leaves goes down while '
             'what FGSM leaves goes up. With the regulariser both go up.',
+            charts.panels,
             accuracies,
         ),
         picture(
             'What happens inside',
             'The gradient loses its direction within the ball, so that one step along '
             'it leads nowhere; the regulariser keeps it.',
+            charts.panels,
             alignment,
         ),
     ]

@@ -114,34 +114,26 @@ def run(config: Config, work: Work) -> Findings:
         'undefended', lambda: measured.undefended(config, work, natural, x, y)
     )
     figures, reports = {}, {}
+
+    def keep_report(name, build, eps, substitute):
+        reports[name] = work.keep(
+            f'report-{name.replace(" ", "-")}',
+            lambda: measured.report(config, work, build(), x, y, eps, substitute),
+        )
+
     planted = defences.planted(config, work, sets, natural)
     for one in planted:
         built = functools.cache(one.build)
-        name = one.name.replace(' ', '-')
         figures[one.name] = work.keep(
-            f'attacks-{name}',
+            f'attacks-{one.name.replace(" ", "-")}',
             lambda built=built: measured.attacked(config, work, built(), natural, x, y),
         )
-        reports[one.name] = work.keep(
-            f'report-{name}',
-            lambda built=built: measured.report(
-                config, work, built().deployed, x, y, config.eps, natural
-            ),
-        )
+        keep_report(one.name, lambda built=built: built().deployed, config.eps, natural)
     honest = networks.honest(config, work, sets)
     fast = nets.robust(work, sets).logits_fn
-    plain = {
-        'natural net': (natural, config.eps, None),
-        'PGD net': (honest, config.honest_eps, natural),
-        'FGSM-RS net': (fast, nets.EPS[sets.train.name], natural),
-    }
-    for name, (model, eps, other) in plain.items():
-        reports[name] = work.keep(
-            f'report-{name.replace(" ", "-")}',
-            lambda model=model, eps=eps, other=other: measured.report(
-                config, work, model, x, y, eps, other
-            ),
-        )
+    keep_report('natural net', lambda: natural, config.eps, None)
+    keep_report('PGD net', lambda: honest, config.honest_eps, natural)
+    keep_report('FGSM-RS net', lambda: fast, nets.EPS[sets.train.name], natural)
     return Findings(
         claims=claims.claims(config, undefended, planted, figures, reports),
         pictures=[

@@ -23,12 +23,8 @@ def claims(
 ) -> list[Claim]:
     """What each attack leaves, and which models show signs of masking.
 
-    Args:
-      config: of the study.
-      undefended: of ``measured.undefended``.
-      planted: the defences.
-      figures: {defence: of ``measured.attacked``}.
-      reports: {defence or network: of ``measured.report``}.
+    ``undefended``, ``figures`` (by defence) and ``reports`` (by defence or network) are
+    those of ``measured``.
     """
     where = f'eps {config.eps:g}, {config.images} images'
     rows = [
@@ -66,16 +62,16 @@ def claims(
                 band=(1, None),
             ),
         ]
-    for name in ('natural net', 'PGD net', 'FGSM-RS net'):
-        rows.append(
-            claim(
-                f'{name}: signs of masking that fire',
-                reports[name]['fired'].sum(),
-                paper='none',
-                band=(0, 0),
-                reason=REASONS.get(name, ''),
-            )
+    rows += [
+        claim(
+            f'{name}: signs of masking that fire',
+            reports[name]['fired'].sum(),
+            paper='none',
+            band=(0, 0),
+            reason=REASONS.get(name, ''),
         )
+        for name in ('natural net', 'PGD net', 'FGSM-RS net')
+    ]
     if 'saturated logits' in reports:
         report = reports['saturated logits']
         zero = report['values'][list(report['names']).index('zero gradients')]

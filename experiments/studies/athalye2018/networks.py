@@ -33,16 +33,10 @@ def decoder(config: Any, work: Work, sets: Sets) -> defenses.Decoder:
     train = functools.partial(
         defenses.train_decoder, latent=20, steps=config.decoder_steps
     )
-
-    def compute():
-        made = jax.jit(train)(jnp.asarray(x[:10_000]), key=work.key)
-        leaves = jax.tree.leaves(made.params)
-        return {str(i): leaf for i, leaf in enumerate(leaves)}
-
-    found = work.keep('decoder', compute)
     like = jax.eval_shape(train, jnp.asarray(x[:1]), key=work.key)
-    leaves = [jnp.asarray(found[str(i)]) for i in range(len(found))]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return work.keep_tree(
+        'decoder', lambda: jax.jit(train)(jnp.asarray(x[:10_000]), key=work.key), like
+    )
 
 
 def honest(config: Any, work: Work, sets: Sets) -> LogitsFn:

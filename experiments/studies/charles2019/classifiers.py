@@ -2,12 +2,10 @@
 
 import functools
 import math
-import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from advjax import geometry, models, training
 from advjax.geometry import Hyperplane
@@ -24,7 +22,6 @@ def linear_classifiers(
     """Classifiers of several kinds, trained on all images of the two classes."""
 
     def train() -> dict[str, Any]:
-        from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression, Perceptron
         from sklearn.svm import LinearSVC
 
@@ -37,14 +34,8 @@ def linear_classifiers(
                 C=cost, loss='hinge', intercept_scaling=10, random_state=0,
                 max_iter=10 * iterations,
             )  # fmt: skip
-        found = {}
-        with warnings.catch_warnings():
-            # Near zero training error any of them serves: it need not be the optimum.
-            warnings.simplefilter('ignore', ConvergenceWarning)
-            for name, fit in fits.items():
-                fit.fit(task.x, task.y)
-                found[name] = np.append(fit.coef_[0], fit.intercept_[0])
-        return found
+        # Near zero training error any of them serves: it need not be the optimum.
+        return {n: two_classes.fitted(fit, task.x, task.y) for n, fit in fits.items()}
 
     found = work.keep('classifiers', train)
     planes = {name: geometry.hyperplane(w[:-1], w[-1]) for name, w in found.items()}

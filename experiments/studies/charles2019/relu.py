@@ -1,19 +1,19 @@
 """ReLU networks: directions far out, and which directions turn which answers."""
 
-import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from advjax import attacks, balls, geometry, losses
+from advjax.evaluation.verify import logits_of
 from advjax.geometry import Hyperplane
 from advjax.report import charts
 from advjax.report.charts import Axis, Line
 from advjax.types import LogitsFn
 from experiments.frame import two_classes
 from experiments.frame.findings import Findings, claim, picture, table
+from experiments.frame.measures import run_attack
 from experiments.frame.two_classes import Pair
 from experiments.frame.work import Work
 
@@ -26,13 +26,8 @@ def _distance(network, x, y, direction):
 
 
 def _score(network: LogitsFn, x: Any) -> np.ndarray:
-    logits = np.asarray(_logits(network, x))
+    logits = logits_of(network, x)
     return logits[:, 1] - logits[:, 0]
-
-
-@jax.jit
-def _logits(network, x):
-    return network(x)
 
 
 def homogeneous(
@@ -99,15 +94,6 @@ def homogeneous(
         moved = image + np.float32(scales).reshape(-1, 1, 1, 1) * means[:1]
         return _score(network, np.float32(moved)) / scales / at
 
-    def draw(width):
-        return charts.lines(
-            [Line(name, scales, limits(f)) for name, f in networks.items()],
-            Axis('t', 'log'),
-            Axis('f(x + tu) / t over f(u)', limits=(-4, 2)),
-            levels={'limit': 1.0, 'answer turns': 0.0},
-            width=width,
-        )
-
     shown = table(
         'Two-layer ReLU networks without biases, moved along the mean image of the '
         'other class',
@@ -126,15 +112,13 @@ def homogeneous(
         'A direction that turns every answer, far enough out',
         'One test 7 moved by t times the mean 3: the score over t goes to the score of '
         'the mean 3 itself, on every network.',
-        draw,
+        charts.lines,
+        [Line(name, scales, limits(f)) for name, f in networks.items()],
+        Axis('t', 'log'),
+        Axis('f(x + tu) / t over f(u)', limits=(-4, 2)),
+        levels={'limit': 1.0, 'answer turns': 0.0},
     )
     return Findings(claims, [drawn], [shown])
-
-
-@jax.jit
-def _moved(network, ball, x, y):
-    attack = attacks.fgm(ball, loss=losses.margin)
-    return attack(network, jax.random.key(0), x, y)
 
 
 def transfer(
@@ -150,13 +134,13 @@ def transfer(
         for name, plane in planes.items()
     } | networks
     x, y = task.images(task.test_x), np.where(task.test_y > 0, 1, 0)
-    ball = balls.l2(eps, bounds=None)
+    attack = attacks.fgm(balls.l2(eps, bounds=None), loss=losses.margin)
 
     def measure() -> dict[str, Any]:
         rows = []
         right = {name: (_score(f, x) > 0) == y for name, f in every.items()}
         for source in every.values():
-            moved = _moved(source, ball, jnp.asarray(x), jnp.asarray(y))
+            moved = run_attack(attack, source, jax.random.key(0), x, y)
             rows.append([
                 100 * np.mean(((_score(f, moved) > 0) != y)[right[name]])
                 for name, f in every.items()
@@ -182,13 +166,14 @@ def transfer(
             to_linear - to_relu, paper='> 0', tag='M', unit='%',
         ),
     ]  # fmt: skip
-    names = list(every)
     drawn = picture(
         'Which directions turn which answers',
         f'Share of test images that are answered rightly without a change and wrongly '
         f'after one step of L2 length {eps:g}: along the gradient of the '
         'classifier of the row, answered by that of the column.',
-        functools.partial(_matrix, matrix, names),
+        _matrix,
+        matrix,
+        list(every),
     )
     return Findings(claims, [drawn])
 

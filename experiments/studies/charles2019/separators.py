@@ -20,12 +20,11 @@ def one_direction(
     train = np.stack([margins(p, task.x, task.y) for p in planes.values()])
     test = np.stack([margins(p, task.test_x, task.test_y) for p in planes.values()])
     medians = np.median(train, axis=1, keepdims=True)
-    body, worst, slack, flipped = [], np.inf, np.inf, []
-    directions = {}
+    body, worst, slack, directions = [], np.inf, np.inf, []
     for share in shares:
         kept = (train > np.maximum(share * medians, 1e-6)).all(axis=0)
         gap = _gap(work, f'hulls-{share:g}', task.x[kept], task.y[kept])
-        directions[share] = gap.direction
+        directions.append(gap.direction)
         for k, (name, plane) in enumerate(planes.items()):
             alpha = train[k, kept].min()
             cosine = plane.normal @ gap.direction
@@ -37,7 +36,6 @@ def one_direction(
             # Moved by the bound, and looked at.
             step = (y * bound * (1 + 1e-9) + 1e-12 * y)[:, None] * gap.direction
             turned = 100 * np.mean(margins(plane, x - step, y) <= 0)
-            flipped.append(turned)
             worst = min(worst, turned)
             body.append((
                 f'{share:g}', int(kept.sum()), gap.gamma, name, alpha,
@@ -59,30 +57,19 @@ def one_direction(
     rng = np.random.default_rng(0)
     budgets = np.linspace(0, 6, 61)
     noise = rng.normal(size=task.x.shape[1])
-    last = directions[shares[-1]]
 
     def turned_at(k, plane, direction):
         needed = geometry.flip_distance(plane, task.test_x, direction)
         needed = np.where(test[k] > 0, needed, 0)
         return np.array([100 * np.mean(needed <= t) for t in budgets])
 
-    def draw(width):
-        lines = [
-            Line(name, budgets, turned_at(k, plane, last))
-            for k, (name, plane) in enumerate(planes.items())
-        ]
-        first = next(iter(planes.values()))
-        noisy = noise * np.sign(noise @ first.normal)
-        lines.append(
-            Line('a random direction', budgets, turned_at(0, first, noisy), dashed=True)
-        )
-        return charts.lines(
-            lines,
-            Axis('L2 distance moved along v'),
-            Axis('test error (%)', limits=(0, 101)),
-            width=width,
-        )
-
+    lines = [
+        Line(name, budgets, turned_at(k, plane, directions[-1]))
+        for k, (name, plane) in enumerate(planes.items())
+    ]
+    first = next(iter(planes.values()))
+    noisy = turned_at(0, first, noise * np.sign(noise @ first.normal))
+    lines.append(Line('a random direction', budgets, noisy, dashed=True))
     shown = table(
         'One direction v against every linear classifier',
         ('margin kept', 'points', 'gamma', 'classifier', 'alpha', 'angle to v',
@@ -97,7 +84,10 @@ def one_direction(
         'One direction turns the answers of all of them',
         'v is computed from the data alone. The random direction is measured on the '
         'perceptron.',
-        draw,
+        charts.lines,
+        lines,
+        Axis('L2 distance moved along v'),
+        Axis('test error (%)', limits=(0, 101)),
     )
     return Findings(claims, [drawn], [shown])
 

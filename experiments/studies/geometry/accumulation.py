@@ -1,7 +1,6 @@
 """Sums of small changes: eps m n over the dimension."""
 
 import functools
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from advjax import geometry
 from advjax.report import charts
 from advjax.report.charts import Axis, Line
 from experiments.frame.findings import Findings, claim, picture, table
-from experiments.frame.two_classes import Pair
+from experiments.frame.two_classes import Pair, fitted, margins
 from experiments.frame.work import Work
 from experiments.studies.geometry import concentration
 
@@ -27,7 +26,6 @@ def findings(work: Work, task: Pair, factors: tuple[int, ...], images: int) -> F
     noisy = np.polyfit(np.log(sizes), np.log(noise), 1)[0]
 
     def measure() -> dict[str, Any]:
-        from sklearn.exceptions import ConvergenceWarning
         from sklearn.svm import LinearSVC
 
         order = np.random.default_rng(0).permutation(len(task.y))[:images]
@@ -37,18 +35,15 @@ def findings(work: Work, task: Pair, factors: tuple[int, ...], images: int) -> F
         for factor in factors:
             large, large_test = (concentration.upscaled(a, factor) for a in (x, test))
             flat = large.reshape(len(large), -1)
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', ConvergenceWarning)
-                # A pixel counts factor^2 times: the same regularisation, per pixel.
-                fit = LinearSVC(
-                    C=1e-2 / factor**2, loss='hinge', intercept_scaling=10 * factor,
-                    max_iter=2000, random_state=0,
-                ).fit(flat, y)  # fmt: skip
-            plane = geometry.hyperplane(fit.coef_, fit.intercept_[0])
-            margin = task.test_y[:500] * geometry.signed_distance(plane, large_test)
-            cube = task.test_y[:500] * geometry.signed_distance(
-                plane, large_test, 'linf'
-            )
+            # A pixel counts factor^2 times: the same regularisation, per pixel.
+            machine = LinearSVC(
+                C=1e-2 / factor**2, loss='hinge', intercept_scaling=10 * factor,
+                max_iter=2000, random_state=0,
+            )  # fmt: skip
+            w = fitted(machine, flat, y)
+            plane = geometry.hyperplane(w[:-1], w[-1])
+            margin = margins(plane, large_test, task.test_y[:500])
+            cube = margins(plane, large_test, task.test_y[:500], 'linf')
             i, j = flat[y < 0].mean(axis=0), flat[y > 0].mean(axis=0)
             right = margin > 0
             rows.append((
@@ -86,30 +81,27 @@ def findings(work: Work, task: Pair, factors: tuple[int, ...], images: int) -> F
         ),
     ]  # fmt: skip
 
-    def draw(width):
-        left = functools.partial(
-            charts.lines_on,
-            lines=[
-                Line('worst change: eps m n', sizes, worst),
-                Line('change by random signs', sizes, noise),
-            ],
-            x=Axis('dimension n', 'log'),
-            y=Axis('change of the score', 'log'),
-            title='Random weights',
-        )
-        right = functools.partial(
-            charts.lines_on,
-            lines=[
-                Line('worst change: eps m n', rows[:, 0], rows[:, 1]),
-                Line('', [], []),
-                Line('distance to the boundary', rows[:, 0], rows[:, 2]),
-            ],
-            x=Axis('pixels n', 'log'),
-            y=Axis('change or distance (L2)', 'log'),
-            title='3 against 7, enlarged',
-        )
-        return charts.panels([left, right], width=width)
-
+    left = functools.partial(
+        charts.lines_on,
+        lines=[
+            Line('worst change: eps m n', sizes, worst),
+            Line('change by random signs', sizes, noise),
+        ],
+        x=Axis('dimension n', 'log'),
+        y=Axis('change of the score', 'log'),
+        title='Random weights',
+    )
+    right = functools.partial(
+        charts.lines_on,
+        lines=[
+            Line('worst change: eps m n', rows[:, 0], rows[:, 1]),
+            Line('', [], []),
+            Line('distance to the boundary', rows[:, 0], rows[:, 2]),
+        ],
+        x=Axis('pixels n', 'log'),
+        y=Axis('change or distance (L2)', 'log'),
+        title='3 against 7, enlarged',
+    )
     shown = table(
         '3 against 7 with every pixel repeated: a linear classifier trained anew',
         ('pixels', 'eps |c|_1', 'median L2 distance', 'median Linf distance',
@@ -122,6 +114,7 @@ def findings(work: Work, task: Pair, factors: tuple[int, ...], images: int) -> F
         'Left: many small changes add up to much, if the weights keep their size. '
         'Right: in more pixels of the same image the distance to the boundary grows as '
         'much, and nothing is gained for the attacker.',
-        draw,
+        charts.panels,
+        [left, right],
     )
     return Findings(claims, [drawn], [shown])

@@ -14,12 +14,6 @@ import numpy as np
 from advjax.attacks.checks import check_count
 
 
-def _measure(measure: float, dimension: int) -> None:
-    check_count('dimension', dimension, least=2)
-    if not 0 < measure <= 0.5:
-        raise ValueError(f'measure must be in (0, 0.5], got {measure!r}')
-
-
 def cap_threshold(measure: float, dimension: int) -> float:
     r"""The height t of a spherical cap :math:`\{x : \|x\| = 1, x_1 \ge t\}`.
 
@@ -34,7 +28,9 @@ def cap_threshold(measure: float, dimension: int) -> float:
     """
     from scipy import special
 
-    _measure(measure, dimension)
+    check_count('dimension', dimension, least=2)
+    if not 0 < measure <= 0.5:
+        raise ValueError(f'measure must be in (0, 0.5], got {measure!r}')
     rest = special.betaincinv((dimension - 1) / 2, 0.5, 2 * measure)
     return float(np.sqrt(1 - rest))
 
@@ -48,6 +44,8 @@ def cap_distance(measure: float, dimension: int) -> float:
 
     .. math:: d = \int_{-1}^{t} 2 \sin\frac{\arccos u - \arccos t}{2}\;
               \frac{(1 - u^2)^{(n-3)/2}}{B(\frac{n-1}{2}, \frac12)}\, du
+
+    which tends to :math:`-\Phi^{-1}(\mu) / \sqrt n` for large n.
 
     Args:
       measure: mu in (0, 0.5], the rate of errors.
@@ -71,73 +69,44 @@ def cap_distance(measure: float, dimension: int) -> float:
     return float(integrate.quad(chord, 0, top, points=where or None, limit=200)[0])
 
 
-def cap_distance_limit(measure: float, dimension: int) -> float:
-    r"""The same distance for large n: :math:`-\Phi^{-1}(\mu) / \sqrt n`."""
-    from scipy import stats
-
-    _measure(measure, dimension)
-    return float(-stats.norm.ppf(measure) / np.sqrt(dimension))
-
-
-def most_distant(
-    errors: int, samples: int, dimension: int, level: float = 0.95
-) -> float:
+def most_distant(errors: int, samples: int, dimension: int) -> float:
     """The cap bound for a model that was seen to err on some of many samples.
 
-    The rate of errors is at least its lower confidence limit (Clopper and Pearson), and
-    the larger the set of errors the nearer it is.
+    The rate of errors is at least its lower 95 % confidence limit (Clopper and
+    Pearson), and the larger the set of errors the nearer it is.
 
     Args:
       errors: errors seen, at least 1: from none no bound follows.
       samples: samples looked at.
       dimension: n.
-      level: of confidence.
 
     Returns:
       An upper bound of the mean distance to the nearest error, at that confidence.
     """
     from scipy import stats
 
-    check_count('errors', errors)
-    check_count('samples', samples, least=errors)
-    if not 0 < level < 1:
-        raise ValueError(f'level must be in (0, 1), got {level!r}')
-    rate = stats.beta.ppf(1 - level, errors, samples - errors + 1)
+    rate = stats.beta.ppf(1 - 0.95, errors, samples - errors + 1)
     return cap_distance(min(float(rate), 0.5), dimension)
 
 
-def accumulation(weights: Any, eps: float) -> float:
+def accumulation(weights: np.ndarray, eps: float) -> float:
     r"""How far a linear score moves under eps in every coordinate.
 
     .. math:: \max_{\|\eta\|_\infty \le \epsilon} w^\top \eta
               = \epsilon \|w\|_1 = \epsilon\, m\, n
 
-    Args:
-      weights: w, any shape.
-      eps: largest change of a coordinate, >= 0.
-
     Reference: Goodfellow et al. 2015, arXiv 1412.6572, section 3.
     """
-    weights = np.asarray(weights, np.float64)
-    if not (weights.size and np.isfinite(weights).all()):
-        raise ValueError('weights must be a non-empty array of finite numbers')
-    if not (np.isfinite(eps) and eps >= 0):
-        raise ValueError(f'eps must be a number >= 0, got {eps!r}')
     return float(eps * np.abs(weights).sum())
 
 
-def upscaled(x: Any, factor: int) -> np.ndarray:
-    """Images with every pixel repeated: more dimensions, no more information.
+def upscaled(x: np.ndarray, factor: int) -> np.ndarray:
+    """Images (B, H, W, C) with every pixel repeated ``factor`` times along each side.
 
-    Args:
-      x: (B, H, W, C) images.
-      factor: how often along each side.
+    More dimensions, no more information.
 
     Raises:
-      ValueError: if x is no such array or the factor below 1.
+      ValueError: if the factor is below 1.
     """
     check_count('factor', factor)
-    x = np.asarray(x)
-    if x.ndim != 4:
-        raise ValueError(f'x must have shape (B, H, W, C), got {x.shape}')
     return x.repeat(factor, axis=1).repeat(factor, axis=2)

@@ -83,23 +83,20 @@ def distances(
         ),
     ]  # fmt: skip
 
-    def draw(width):
-        drawings = [
-            functools.partial(
-                charts.histograms_on,
-                samples={name: found[f'{name} {kind}'] for name in named},
-                x=Axis(label),
-                bins=30,
-                title=title,
-            )
-            for kind, label, title in (
-                ('margin', 'logit of the class less the best other', 'Margins'),
-                ('Linf', 'Linf distance', 'Distance to the boundary'),
-                ('L2', 'L2 distance', 'Distance to the boundary'),
-            )
-        ]
-        return charts.panels(drawings, width=width)
-
+    panels = [
+        functools.partial(
+            charts.histograms_on,
+            samples={name: found[f'{name} {kind}'] for name in named},
+            x=Axis(label),
+            bins=30,
+            title=title,
+        )
+        for kind, label, title in (
+            ('margin', 'logit of the class less the best other', 'Margins'),
+            ('Linf', 'Linf distance', 'Distance to the boundary'),
+            ('L2', 'L2 distance', 'Distance to the boundary'),
+        )
+    ]
     shown = table(
         'Distances to the decision boundary, medians',
         ('network', 'margin (logits)', 'Linf', 'L2', 'L2 along the gradient',
@@ -118,7 +115,8 @@ def distances(
         'Margins and distances',
         'The shortest perturbation that turns each test image, and the margin of the '
         'logits, which says little about it.',
-        draw,
+        charts.panels,
+        panels,
     )
     return Findings(claims, [drawn], [shown])
 
@@ -140,26 +138,19 @@ def slices(
 
     def measure() -> dict[str, Any]:
         found: dict[str, Any] = {}
+        right = [np.asarray(_margin(network, x, y)) > 0 for network in named.values()]
+        shared = np.flatnonzero(np.all(right, axis=0))
+        # One image on a fine grid, and many on a coarse one.
+        one, some = shared[:1], shared[:100]
+        coarse, radius = np.linspace(-eps, eps, 9, dtype=np.float32), jnp.float32(eps)
         for name, network in named.items():
-            # One image on a fine grid, and many on a coarse one.
-            right = np.flatnonzero(np.asarray(_margin(network, x, y)) > 0)
-            found[f'{name} right'] = right
-        shared = np.intersect1d(*(found[f'{name} right'] for name in named))
-        one = shared[:1]
-        coarse = np.linspace(-eps, eps, 9).astype(np.float32)
-        for name, network in named.items():
-            loss, answers = _cut(
-                network, work.key, x[one], y[one], at, jnp.float32(eps)
-            )
+            loss, answers = _cut(network, work.key, x[one], y[one], at, radius)
             found |= {f'{name} loss': loss[0], f'{name} answers': answers[0]}
-            some = shared[:100]
-            _, answers = _cut(
-                network, work.key, x[some], y[some], coarse, jnp.float32(eps)
-            )
+            _, answers = _cut(network, work.key, x[some], y[some], coarse, radius)
             found[f'{name} share'] = np.mean(
                 np.asarray(answers) == y[some][:, None, None]
             )
-        return {k: v for k, v in found.items() if not k.endswith('right')}
+        return found
 
     found = work.keep('slices', measure)
     claims = [
@@ -185,19 +176,22 @@ def slices(
         answers = found[f'{name} answers']
         found[f'{name} answers'] = np.vectorize(codes.get)(answers)
 
+    panels = [
+        functools.partial(
+            charts.surface_on,
+            values=found[f'{name} {kind}'],
+            x=Axis('signs of the gradient'),
+            y=Axis('random signs'),
+            extent=extent,
+            regions=kind == 'answers',
+            title=f'{name}: {title}',
+        )
+        for kind, title in (('loss', 'cross entropy'), ('answers', 'class answered'))
+        for name in named
+    ]
+
     def draw(width):
-        across, up = Axis('signs of the gradient'), Axis('random signs')
-        drawings = []
-        for kind, regions in (('loss', False), ('answers', True)):
-            title = 'cross entropy' if kind == 'loss' else 'class answered'
-            drawings += [
-                functools.partial(
-                    charts.surface_on, values=found[f'{name} {kind}'], x=across, y=up,
-                    extent=extent, regions=regions, title=f'{name}: {title}',
-                )
-                for name in named
-            ]  # fmt: skip
-        return charts.panels(drawings, width=min(width, 9.5), height=3.4)
+        return charts.panels(panels, width=min(width, 9.5), height=3.4)
 
     drawn = picture(
         'Loss surface and decision regions',

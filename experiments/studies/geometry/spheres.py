@@ -150,27 +150,12 @@ def quadratic_spheres(
     ]  # fmt: skip
     measures = np.geomspace(1e-9, 0.5, 60)
 
-    def draw(width):
-        return charts.lines(
-            [
-                Line(
-                    'bound for any model (cap)', measures,
-                    [concentration.cap_distance(m, dimension) for m in measures],
-                ),
-                *(
-                    Line(
-                        f'quadratic network, {count:g} of {dimension} raised',
-                        rows[rows[:, 0] == count, 3], rows[rows[:, 0] == count, 6],
-                    )
-                    for count in counts
-                ),
-            ],
-            Axis('rate of errors', 'log'),
-            Axis('mean distance'),
-            levels={'two random points': 2**0.5},
-            width=width,
-        )  # fmt: skip
-
+    bound = [concentration.cap_distance(m, dimension) for m in measures]
+    lines = [Line('bound for any model (cap)', measures, bound)]
+    for count in counts:
+        those = rows[rows[:, 0] == count]
+        name = f'quadratic network, {count:g} of {dimension} raised'
+        lines.append(Line(name, those[:, 3], those[:, 6]))
     shown = table(
         f'Quadratic networks on the inner sphere, {dimension} dimensions',
         ('raised', 'height', 'central limit', 'exact rate', f'seen in {samples:,}',
@@ -183,7 +168,11 @@ def quadratic_spheres(
         'Adversarial spheres: how far errors can be',
         'However rare errors are, they cannot be far from most points: the curve '
         'bounds every model.',
-        draw,
+        charts.lines,
+        lines,
+        Axis('rate of errors', 'log'),
+        Axis('mean distance'),
+        levels={'two random points': 2**0.5},
     )
     return Findings(claims, [drawn], [shown])
 

@@ -25,14 +25,8 @@ from advjax.balls import l2
 from advjax.types import Array, Key, LogitsFn, as_pytree
 
 
-def sample(key: Key, count: int, dimension: int, radius: float | Array = 1.0) -> Array:
-    """Uniform points of a sphere, (count, n) float32.
-
-    Args:
-      key: one key, or one per point.
-      count: number of points.
-      dimension: n, at least 2.
-      radius: of the sphere, () or (count,).
+def sample(key: Key, count: int, dimension: int, radius: float | Array) -> Array:
+    """Uniform points of a sphere, (count, n) float32; one key, or one per point.
 
     Raises:
       ValueError: if ``count`` is below 1 or ``dimension`` below 2.
@@ -45,7 +39,7 @@ def sample(key: Key, count: int, dimension: int, radius: float | Array = 1.0) ->
     return to_sphere(drawn, radius)
 
 
-def to_sphere(x: Array, radius: float | Array = 1.0) -> Array:
+def to_sphere(x: Array, radius: float | Array) -> Array:
     """Moves points (B, n) along their rays to a sphere; the centre stays."""
     radius = jnp.broadcast_to(jnp.asarray(radius, x.dtype), x.shape[:1])
     return radius[:, None] * l2(1.0).steepest(x)
@@ -55,16 +49,12 @@ def _on_sphere(logits_fn: LogitsFn, radius: Array, x: Array) -> Array:
     return logits_fn(to_sphere(x, radius))
 
 
-def on_sphere(logits_fn: LogitsFn, radius: float | Array = 1.0) -> LogitsFn:
+def on_sphere(logits_fn: LogitsFn, radius: float | Array) -> LogitsFn:
     r"""The model as a function of the direction alone, :math:`f(r\, x / \|x\|)`.
 
     Its gradients are tangential, so any attack on it in an L2 ball without bounds
     searches the sphere; ``to_sphere`` brings what it found back. The nearest error in
     space lies on the ray of the nearest error on the sphere.
-
-    Args:
-      logits_fn: the model.
-      radius: of the sphere, ().
     """
     made: Any = jax.tree_util.Partial(
         _on_sphere, as_pytree(logits_fn), jnp.float32(radius)
@@ -77,16 +67,9 @@ def _quadratic(alphas: Array, x: Array) -> Array:
     return jnp.concatenate([jnp.zeros_like(score), score], axis=1)
 
 
-def quadratic(alphas: Any) -> LogitsFn:
-    r"""The quadratic network: logits :math:`(0, \sum_i \alpha_i x_i^2 - 1)`.
-
-    Args:
-      alphas: (n,) coefficients.
-
-    Raises:
-      ValueError: if they are no finite vector.
-    """
-    made: Any = jax.tree_util.Partial(_quadratic, jnp.float32(_alphas(alphas)))
+def quadratic(alphas: np.ndarray) -> LogitsFn:
+    r"""The quadratic network: logits :math:`(0, \sum_i \alpha_i x_i^2 - 1)`."""
+    made: Any = jax.tree_util.Partial(_quadratic, jnp.float32(alphas))
     return made
 
 
@@ -102,112 +85,63 @@ def two_levels(dimension: int, count: int, high: float, low: float) -> np.ndarra
     return np.where(np.arange(dimension) < count, float(high), float(low))
 
 
-def clt_error(alphas: Any, radius: float = 1.0) -> float:
-    r"""The quadratic network's rate of errors on a sphere, by the central limit.
+def clt_error(alphas: np.ndarray) -> float:
+    r"""The rate of errors on the inner sphere, by the central limit theorem.
 
-    With :math:`x = r z / \|z\|`, z normal, it answers "outer" where
-    :math:`\sum_i (\alpha_i - 1/r^2) z_i^2 > 0`, a sum of independent terms of mean
-    :math:`\mu = \sum_i (\alpha_i - 1/r^2)` and variance
-    :math:`\sigma^2 = 2 \sum_i (\alpha_i - 1/r^2)^2`. So the inner sphere (r = 1) errs
-    at a rate of about :math:`1 - \Phi(-\mu/\sigma)`, the outer at
-    :math:`\Phi(-\mu/\sigma)`.
-
-    Args:
-      alphas: (n,) coefficients.
-      radius: r; 1 is the inner sphere, anything larger an outer one.
-
-    Raises:
-      ValueError: if the radius is below 1.
+    With :math:`x = z / \|z\|`, z normal, the network answers "outer" where
+    :math:`\sum_i (\alpha_i - 1) z_i^2 > 0`, a sum of independent terms of mean
+    :math:`\mu = \sum_i (\alpha_i - 1)` and variance
+    :math:`\sigma^2 = 2 \sum_i (\alpha_i - 1)^2`: at a rate of about
+    :math:`1 - \Phi(-\mu/\sigma)`.
     """
     from scipy import stats
 
-    excess = _alphas(alphas) - 1 / _radius(radius) ** 2
-    spread = np.sqrt(2 * np.sum(excess**2))
-    if spread == 0:
-        # Every point of this sphere lies on the boundary itself.
-        return 0.0
-    outer = stats.norm.sf(-excess.sum() / spread)
-    return float(outer if radius == 1 else 1 - outer)
+    excess = alphas - 1
+    return float(stats.norm.sf(-excess.sum() / np.sqrt(2 * np.sum(excess**2))))
 
 
-def _share(alphas: Any, radius: float) -> tuple[int, int, float]:
-    """Sizes of the two levels and the share of the squared norm at the boundary."""
-    values, counts = np.unique(_alphas(alphas), return_counts=True)
-    if len(values) != 2:
-        raise ValueError(
-            f'alphas must have two different values, got {len(values)} of them'
-        )
-    low, high = values
-    # alpha . x^2 = r^2 (low + (high - low) B): outer where the share B is larger.
-    bound = (1 / _radius(radius) ** 2 - low) / (high - low)
-    return int(counts[1]), int(counts[0]), float(np.clip(bound, 0, 1))
+def _share(alphas: np.ndarray) -> tuple[Any, float]:
+    r"""Distribution of the share B of the squared norm in the higher level, and B*.
 
-
-def exact_error(alphas: Any, radius: float = 1.0) -> float:
-    r"""The rate of errors of a quadratic network of two levels, exactly.
-
-    The share B of the squared norm that lies in the k coordinates of the higher level
-    is :math:`\mathrm{Beta}(k/2, (n-k)/2)`, and the answer depends on B alone.
-
-    Args:
-      alphas: (n,) coefficients of two different values.
-      radius: r; 1 is the inner sphere, anything larger an outer one.
-
-    Raises:
-      ValueError: if there are not two values, or the radius is below 1.
+    B is :math:`\mathrm{Beta}(k/2, (n-k)/2)`, and the answer is "outer" where
+    :math:`\alpha_{low} + (\alpha_{high} - \alpha_{low}) B > 1`, that is B > B*.
     """
     from scipy import stats
 
-    high, low, bound = _share(alphas, radius)
-    share = stats.beta(high / 2, low / 2)
-    return float(share.sf(bound) if radius == 1 else share.cdf(bound))
+    (low, high), counts = np.unique(alphas, return_counts=True)
+    bound = np.clip((1 - low) / (high - low), 0, 1)
+    return stats.beta(counts[1] / 2, counts[0] / 2), float(bound)
 
 
-def exact_distance(alphas: Any, radius: float = 1.0) -> float:
-    r"""The mean distance to the nearest error of such a network, along chords.
+def exact_error(alphas: np.ndarray) -> float:
+    """The rate of errors on the inner sphere of a network of two levels, exactly."""
+    share, bound = _share(alphas)
+    return float(share.sf(bound))
 
-    On a great circle from the one subspace to the other the angle
-    :math:`\psi = \arcsin\sqrt B` is the only thing that counts: the nearest error is
-    the turn to :math:`\psi^* = \arcsin\sqrt{B^*}` away, a chord of
-    :math:`2r \sin(|\psi^* - \psi| / 2)`, and 0 for points that are errors themselves.
 
-    Args:
-      alphas: (n,) coefficients of two different values.
-      radius: r; 1 is the inner sphere, anything larger an outer one.
+def exact_distance(alphas: np.ndarray) -> float:
+    r"""The mean distance to the nearest error on the inner sphere, along chords.
+
+    For coefficients of two levels. On a great circle from the one subspace to the other
+    only the angle :math:`\psi = \arcsin\sqrt B` counts: the nearest error is the turn
+    to :math:`\psi^* = \arcsin\sqrt{B^*}` away, a chord of
+    :math:`2 \sin((\psi^* - \psi) / 2)`, and 0 for points that are errors themselves.
 
     Returns:
       The mean over the sphere; infinite if there are no errors.
     """
-    from scipy import integrate, stats
+    from scipy import integrate
 
-    high, low, bound = _share(alphas, radius)
-    if bound in (0, 1) and exact_error(alphas, radius) == 0:
+    share, bound = _share(alphas)
+    if bound in (0, 1) and exact_error(alphas) == 0:
         return float('inf')
-    share: Any = stats.beta(high / 2, low / 2)
     border = np.arcsin(np.sqrt(bound))
 
     def chord(b):
         turn = border - np.arcsin(np.sqrt(b))
-        turn = turn if radius == 1 else -turn
-        return 2 * radius * np.sin(max(turn, 0) / 2) * share.pdf(b)
+        return 2 * np.sin(max(turn, 0) / 2) * share.pdf(b)
 
     centre, width = share.mean(), share.std()
-    ends = (0.0, bound) if radius == 1 else (bound, 1.0)
     where = [centre - 6 * width, centre, centre + 6 * width]
-    where = [b for b in where if ends[0] < b < ends[1]]
-    return float(integrate.quad(chord, *ends, points=where or None, limit=200)[0])
-
-
-def _radius(radius: float) -> float:
-    if not (np.isfinite(radius) and radius >= 1):
-        raise ValueError(f'radius must be a number >= 1, got {radius!r}')
-    return float(radius)
-
-
-def _alphas(alphas: Any) -> np.ndarray:
-    vector = np.asarray(alphas, np.float64)
-    if vector.ndim != 1 or vector.size < 2 or not np.isfinite(vector).all():
-        raise ValueError(
-            f'alphas must be a vector of at least 2 finite numbers, got {alphas!r}'
-        )
-    return vector
+    where = [b for b in where if 0 < b < bound]
+    return float(integrate.quad(chord, 0, bound, points=where or None, limit=200)[0])

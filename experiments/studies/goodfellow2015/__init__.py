@@ -201,24 +201,15 @@ def _train_error(work: Work, net: Net, sets: Sets) -> float:
     return 100 * float(np.mean(answers(net.logits_fn, x[some]) != y[some]))
 
 
-def _make_fooling(logits_fn, attack, key, target, shape):
-    return fooling_images(logits_fn, target, shape, attack, key=key, tries=20)
-
-
 def _fool(
-    work: Work, net: Net, sets: Sets, eps: float, each: int = 50
+    work: Work, net: Net, sets: Sets, eps: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Success rates (K,) of one step from noise, and an image for every class."""
-    target = jnp.tile(jnp.arange(sets.classes), each)
-    make = jax.jit(_make_fooling, static_argnums=4)
-    found = make(
-        net.logits_fn,
-        attacks.fgsm(linf(eps, bounds=None)),
-        work.key,
-        target,
-        sets.shape,
-    )
-    square = (each, sets.classes)
+    square = (50, sets.classes)
+    target = jnp.tile(jnp.arange(sets.classes), square[0])
+    make = jax.jit(fooling_images, static_argnums=2, static_argnames='tries')
+    attack = attacks.fgsm(linf(eps, bounds=None))
+    found = make(net.logits_fn, target, sets.shape, attack, key=work.key, tries=20)
     success = np.asarray(found.success).reshape(square)
     first = success & (np.asarray(found.tries) == 1).reshape(square)
     images = np.asarray(found.x).reshape(*square, *sets.shape)

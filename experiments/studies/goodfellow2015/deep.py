@@ -52,12 +52,7 @@ def recipe(config: Any, images: int, epochs: int, *first: Any) -> Any:
 
     There the momentum rises from 0.5 to 0.7 over 250 epochs and the rate hardly falls;
     for a short training the momentum is 0.7 and the rate falls to a twentieth.
-
-    Args:
-      config: of the study.
-      images: training images.
-      epochs: passes over them.
-      *first: transformations of the gradient before it.
+    ``first`` are transformations of the gradient before it.
     """
     steps = epochs * -(-images // config.batch_size)
     rate = optax.linear_schedule(config.learning_rate, config.learning_rate / 20, steps)
@@ -162,8 +157,6 @@ def train_ensemble(work: Work, sets: Sets, config: Any) -> list[Net]:
     model = zoo.maxout(sets.shape, sets.classes, units=config.member_units)
     images = len(sets.train.labels)
     optimizer = recipe(config, images, config.member_epochs)
-    template = jax.eval_shape(model.init, jax.random.key(0))[0]
-    leaves, tree = jax.tree.flatten(template)
 
     def fit():
         each = keys.of_index(
@@ -189,17 +182,14 @@ def train_ensemble(work: Work, sets: Sets, config: Any) -> list[Net]:
             for batch in zip(*order, strict=True):
                 state = step(on_device, state, data.Batch(*batch), each)
             work.say(f'ensemble: epoch {epoch + 1} of {config.member_epochs}')
-        return {
-            f'{i:02d}': leaf for i, leaf in enumerate(jax.tree.leaves(state.params))
-        }
+        return state.params
 
-    kept = work.keep('ensemble', fit)
-    stacked = jax.tree.unflatten(tree, [kept[f'{i:02d}'] for i in range(len(leaves))])
-    return [
-        Net(models.logits_fn(model, jax.tree.map(lambda a, m=m: jnp.asarray(a[m]),
-                                                 stacked)))
-        for m in range(config.members)
-    ]  # fmt: skip
+    like = jax.eval_shape(model.init, jax.random.key(0))[0]
+    stacked = work.keep_tree('ensemble', fit, like)
+    members = (
+        jax.tree.map(lambda a, m=m: a[m], stacked) for m in range(config.members)
+    )
+    return [Net(models.logits_fn(model, params)) for params in members]
 
 
 class Judged(NamedTuple):
@@ -240,14 +230,11 @@ def clean(net: Net, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 def perturbed(net: Net, ball: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """FGSM on a network's own cost, for all images."""
     attack = attacks.fgsm(ball, net.loss)
-    parts = [
-        np.asarray(
-            measures.run_attack(attack, net.logits_fn, jax.random.key(0), xs, ys)
-        )
-        for xs, ys in zip(np.array_split(x, max(1, len(x) // 2500)),
-                          np.array_split(y, max(1, len(x) // 2500)), strict=True)
-    ]  # fmt: skip
-    return np.concatenate(parts)
+    parts = (np.array_split(a, max(1, len(x) // 2500)) for a in (x, y))
+    return np.concatenate([
+        measures.run_attack(attack, net.logits_fn, jax.random.key(0), *part)
+        for part in zip(*parts, strict=True)
+    ])  # fmt: skip
 
 
 def both_wrong(teacher: Judged, other: Judged) -> tuple[float, float]:

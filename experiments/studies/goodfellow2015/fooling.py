@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from advjax import balls, keys
-from advjax.attacks.checks import check_count
+from advjax import keys
 from advjax.rows import choose
 from advjax.types import Array, Key, LogitsFn
 
@@ -26,7 +25,7 @@ class Fooling(NamedTuple):
 
     Attributes:
       x: (B, ...) the image that fooled the model, or the last try.
-      success: (B,) whether the model gives the target at least the confidence.
+      success: (B,) whether the target has a probability of one half or more.
       tries: (B,) draws of noise that were needed; the share with ``success`` and 1 try
         is the success rate of a single step.
     """
@@ -43,37 +42,21 @@ def fooling_images(
     attack: Any,
     *,
     key: Key,
-    confidence: float = 0.5,
-    tries: int = 10,
+    tries: int,
 ) -> Fooling:
     """Turns Gaussian noise into images of given classes.
 
     Args:
       logits_fn: the model; its confidence is the softmax of the logits.
-      key: one key, or one per image.
-      target: (B,) the classes to be seen.
+      target: (B,) the classes to be seen, with a probability of at least one half.
       shape: shape of one image.
-      attack: takes a target, such as ``fgsm(linf(0.25, bounds=None))``; the ball must
-        be without bounds, as noise is.
-      confidence: the least probability of the target that counts as success.
+      attack: takes a target, such as ``fgsm(linf(0.25, bounds=None))``; without bounds,
+        as noise is.
+      key: one key, or one per image.
       tries: draws of noise at most.
-
-    Raises:
-      ValueError: if ``confidence`` is not in [0, 1], ``tries`` is no positive integer,
-        ``target`` is not a vector, or the attack's ball has bounds.
     """
-    check_count('tries', tries)
-    if not 0 <= confidence <= 1:
-        raise ValueError(f'confidence must lie in [0, 1], got {confidence}')
-    target = jnp.asarray(target)
-    if target.ndim != 1:
-        raise ValueError(f'target must have shape (B,), got {target.shape}')
-    bounded = [ball for ball in balls.of(attack) if ball.bounds is not None]
-    if bounded:
-        raise ValueError(
-            f'attack must search a ball without bounds, as noise is, got {bounded[0]}'
-        )
-    each = keys.per_example(key, target.shape[0])
+    size = target.shape[0]
+    each = keys.per_example(key, size)
 
     def unfinished(carry):
         tried, found = carry
@@ -86,13 +69,12 @@ def fooling_images(
         answer = jnp.argmax(logits_fn(noise), axis=1)
         x = attack(logits_fn, keys.fold(own, 1), noise, answer, target)
         p = jax.nn.softmax(logits_fn(x).astype(jnp.float32))
-        reached = jnp.take_along_axis(p, target[:, None], axis=1)[:, 0] >= confidence
+        reached = jnp.take_along_axis(p, target[:, None], axis=1)[:, 0] >= 0.5
         new = ~found.success
         return tried + 1, Fooling(
             choose(new, x, found.x), found.success | reached, found.tries + new
         )
 
-    size = target.shape[0]
     nothing = Fooling(
         jnp.zeros((size, *shape)),
         jnp.zeros((size,), bool),

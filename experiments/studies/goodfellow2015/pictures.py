@@ -10,7 +10,7 @@ from advjax import attacks, linf
 from advjax.evaluation.verify import logits_of
 from advjax.report import charts
 from advjax.report.charts import Axis, Line
-from experiments.frame.findings import Picture, picture
+from experiments.frame.findings import Picture, image_grid, picture
 from experiments.studies.goodfellow2015 import linear
 from experiments.studies.goodfellow2015.deep import Net
 
@@ -36,7 +36,7 @@ def centred(images: np.ndarray) -> np.ndarray:
     return 0.5 + 0.5 * images / np.where(largest > 0, largest, 1)
 
 
-def shown(images: np.ndarray, low: float, high: float) -> np.ndarray:
+def rescaled(images: np.ndarray, low: float, high: float) -> np.ndarray:
     """Unclipped pictures on [0, 1]."""
     return ((np.asarray(images, float) - low) / (high - low)).clip(0, 1)
 
@@ -68,7 +68,7 @@ def straightness(found: dict[str, np.ndarray]) -> float:
 
 
 def weights(found: dict[str, Any], shape: tuple[int, ...]) -> Picture:
-    """What the objectives make of the same model."""
+    """Weights of the same model by objective."""
     captions = {
         'plain': 'plain',
         'adversarial 0.25': 'corrected',
@@ -77,54 +77,44 @@ def weights(found: dict[str, Any], shape: tuple[int, ...]) -> Picture:
         'L1 0.05': 'L1 .05',
     }
     kept = [np.asarray(found[n]['params']['w']).reshape(shape) for n in captions]
-    images = np.stack(kept)
-
-    def draw(width):
-        row = {
-            'title': 'weights of 3 against 7',
-            'images': centred(images),
-            'captions': list(captions.values()),
-        }
-        return charts.adversarial_grid(
-            [row], width=width, columns=5 if width > 6 else 3
-        )
-
+    row = {
+        'title': 'weights of 3 against 7',
+        'images': centred(np.stack(kept)),
+        'captions': list(captions.values()),
+    }
     return picture(
         'Weights of the logistic regressions (figure 2)',
         'Bright weights speak for a 7, dark ones for a 3. Adversarial training (the '
         'corrected objective, eps .25) leaves a few strokes, the printed one noise.',
-        draw,
+        image_grid,
+        [row],
+        5,
+        3,
     )
 
 
 def trade(found: dict[str, Any]) -> Picture:
-    """What each objective pays for what it gains."""
+    """Clean error against the error in the worst case, by objective."""
 
-    def line(name, names, points):
+    def line(name, names):
         rows = [found[n] for n in names if found[n]['norm'] > 0.1]
-        return Line(name, [r['clean'] for r in rows], [r[points] for r in rows])
+        return Line(name, [r['clean'] for r in rows], [r['worst'] for r in rows])
 
     lines = [
         line('adversarial, eps .05 to .3',
-             [f'adversarial {e:g}' for e in linear.TRUE_EPS], 'worst'),
+             [f'adversarial {e:g}' for e in linear.TRUE_EPS]),
         line('L1 decay, coefficient .0001 to .1',
-             [f'L1 {c:g}' for c in linear.L1_COEFFICIENTS], 'worst'),
+             [f'L1 {c:g}' for c in linear.L1_COEFFICIENTS]),
     ]  # fmt: skip
-
-    def draw(width):
-        return charts.lines(
-            lines,
-            Axis('test error (%)'),
-            Axis('error in the worst case, eps .25 (%)', limits=(0, 103)),
-            width=width,
-        )
-
     return picture(
         'L1 weight decay against adversarial training',
         'What each gives up on clean images for what it gains against the adversary. A '
         "coefficient of .25, the adversary's own eps, leaves no weight at all and is "
         'not drawn.',
-        draw,
+        charts.lines,
+        lines,
+        Axis('test error (%)'),
+        Axis('error in the worst case, eps .25 (%)', limits=(0, 103)),
     )
 
 
@@ -142,20 +132,19 @@ def examples(
     rows = [
         {
             'title': name,
-            'images': shown(images[order], -eps, 1 + eps),
+            'images': rescaled(images[order], -eps, 1 + eps),
             'captions': said(images[order]),
         }
         for name, images in (('clean', x), (f'FGSM, eps {eps:g}', adv))
     ]
-
-    def draw(width):
-        return charts.adversarial_grid(rows, width=width, columns=8 if width > 6 else 4)
-
     return picture(
         'Fast gradient sign examples',
         'One image of each of eight classes, and what the maxout network takes it for. '
         f'Nothing is clipped: black is {-eps:g} and white {1 + eps:g}.',
-        draw,
+        image_grid,
+        rows,
+        8,
+        4,
     )
 
 
@@ -168,17 +157,14 @@ def filters(naive: Net, trained: Net, shape: tuple[int, ...]) -> Picture:
         largest = np.argsort(-np.linalg.norm(kernel, axis=0), kind='stable')[:240:10]
         chosen = kernel.T[largest].reshape(-1, *shape)
         rows.append({'title': title, 'images': centred(chosen)})
-
-    def draw(width):
-        return charts.adversarial_grid(
-            rows, width=width, columns=12 if width > 6 else 6
-        )
-
     return picture(
         'Weights of the first maxout layer (figure 3)',
         'Every tenth of the 240 largest filters. Adversarial training makes them local '
         'and quiet elsewhere.',
-        draw,
+        image_grid,
+        rows,
+        12,
+        6,
     )
 
 
@@ -196,75 +182,61 @@ def logits(found: dict[str, np.ndarray], y: int) -> Picture:
         Line('the others' if c == quiet[0] else '', found['eps'],
              found['logits'][:, c], dashed=True) for c in quiet
     ]  # fmt: skip
-
-    def draw(width):
-        return charts.lines(
-            lines, Axis('eps'), Axis('logit'), marks={'the image': 0.0}, width=width
-        )
-
     return picture(
         'Logits along the sign of the gradient (figure 4)',
         f'One test image of class {y} and the naively trained maxout network. Straight '
         'lines almost everywhere, and the label wins only in a thin band around 0.',
-        draw,
+        charts.lines,
+        lines,
+        Axis('eps'),
+        Axis('logit'),
+        marks={'the image': 0.0},
     )
 
 
 def transfer(matrix: np.ndarray, names: list[str]) -> Picture:
-    """Who is fooled by whose examples."""
-
-    def draw(width):
-        return charts.matrix(
-            matrix, [f'made on {n}' for n in names], names, width=width
-        )
-
+    """Errors on examples made for each network."""
     return picture(
         'Transfer of fast gradient sign examples',
         'Error in per cent of the network of the column on images made for that of the '
         'row, not clipped. "trained" is the adversarially trained maxout network.',
-        draw,
+        charts.matrix,
+        matrix,
+        [f'made on {n}' for n in names],
+        names,
     )
 
 
 def rubbish(found: dict[str, Any]) -> Picture:
     """Noise taken for classes."""
-
-    def draw(width):
-        return charts.bars(
-            [SHORT[name] for name in found],
-            {
-                'noise taken for a class (%)': [100 * r.error for r in found.values()],
-                'how surely (%)': [100 * r.confidence for r in found.values()],
-            },
-            Axis(limits=(0, 100)),
-            width=width,
-        )
-
     return picture(
         'Rubbish class examples',
         'Shares of samples of N(0, I) to which a network gives some class more than '
         'half of the probability. "trained" is the adversarially trained maxout '
         'network, "sigmoids" one whose classes do not compete.',
-        draw,
+        charts.bars,
+        [SHORT[name] for name in found],
+        {
+            'noise taken for a class (%)': [100 * r.error for r in found.values()],
+            'how surely (%)': [100 * r.confidence for r in found.values()],
+        },
+        Axis(limits=(0, 100)),
     )
 
 
 def fooling(images: np.ndarray, rates: np.ndarray) -> Picture:
-    """Noise that a class was put into."""
-
-    def draw(width):
-        row = {
-            'title': 'noise, one step towards each class',
-            'images': shown(images, -3, 3),
-            'captions': [f'{c}: {100 * r:.0f} %' for c, r in enumerate(rates)],
-        }
-        return charts.adversarial_grid(
-            [row], width=width, columns=10 if width > 6 else 5
-        )
-
+    """Fooling images of every class."""
+    row = {
+        'title': 'noise, one step towards each class',
+        'images': rescaled(images, -3, 3),
+        'captions': [f'{c}: {100 * r:.0f} %' for c, r in enumerate(rates)],
+    }
     return picture(
         'Fooling images (figure 5)',
         'Each is taken for the class below it with at least half of the probability; '
         'the share is how often one step from fresh noise is enough.',
-        draw,
+        image_grid,
+        [row],
+        10,
+        5,
     )

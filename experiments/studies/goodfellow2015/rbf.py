@@ -14,18 +14,16 @@ _LARGEST = 1e-6
 
 
 @functools.cache
-def rbf(
-    shape: tuple[int, ...] = (28, 28, 1), num_classes: int = 10, rank: int = 0
-) -> models.Model:
+def rbf(shape: tuple[int, ...] = (28, 28, 1), num_classes: int = 10) -> models.Model:
     r"""One radial basis function per class; away from all of them the answer is "no".
 
     .. math:: p(y = k \mid x) = e^{q_k(x)}, \qquad
         q_k(x) = (x - \mu_k)^\top \beta_k (x - \mu_k)
 
-    with :math:`\beta_k = -\mathrm{diag}(e^{s_k}) - A_k A_k^\top` negative definite for
-    every value of the parameters (the paper prints no minus sign and leaves
-    :math:`\beta` open). The classes do not compete, and the K probabilities need not
-    sum to one. The logits are the log odds,
+    with :math:`\beta_k = -\mathrm{diag}(e^{s_k})` negative definite for every value of
+    the parameters (the paper prints no minus sign and leaves :math:`\beta` open). The
+    classes do not compete, and the K probabilities need not sum to one. The logits are
+    the log odds,
 
     .. math:: z_k = \log\frac{p_k}{1 - p_k} = q_k - \log(1 - e^{q_k}),
         \qquad \sigma(z_k) = p_k,
@@ -36,32 +34,17 @@ def rbf(
     :math:`\sigma(\max_k z_k)`; a softmax over these logits would make it sure of
     something everywhere. Exponents are kept below -1e-6, so logits stay below 14.
 
-    Args:
-      shape: shape of one input.
-      num_classes: K.
-      rank: columns of :math:`A_k`; 0 leaves a diagonal.
-
-    Raises:
-      ValueError: if ``rank`` is negative.
-
     Reference: Goodfellow et al. 2015, arXiv 1412.6572, section 7.
     """
-    if not (isinstance(rank, int) and rank >= 0):
-        raise ValueError(f'rank must be an integer >= 0, got {rank!r}')
     size = math.prod(shape)
 
     def init(key):
-        centre, factor = jax.random.split(key)
+        centre, _ = jax.random.split(key)
         # Templates between black and white, so wide that at first all is near.
-        params = {
+        return {
             'mu': jax.random.uniform(centre, (num_classes, size)) * 0.5,
             'log_precision': jnp.full((num_classes, size), -math.log(size)),
         }
-        if rank:
-            scale = size**-0.5 / rank
-            normal = jax.random.normal(factor, (num_classes, size, rank))
-            params['factor'] = scale * normal
-        return params
 
     return models.from_function(init, _log_odds)
 
@@ -70,8 +53,5 @@ def _log_odds(params: Params, x: Array) -> Array:
     x = x.reshape(x.shape[0], 1, math.prod(x.shape[1:]))
     delta = x - params['mu'][None]
     distance = jnp.sum(jnp.exp(params['log_precision'])[None] * delta**2, axis=2)
-    if 'factor' in params:
-        along = jnp.einsum('bkn,knr->bkr', delta, params['factor'])
-        distance += jnp.sum(along**2, axis=2)
     distance += _LARGEST
     return -distance - jax.nn.log1mexp(distance)

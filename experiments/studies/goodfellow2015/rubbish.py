@@ -7,7 +7,7 @@ Reference: Goodfellow et al. 2015, arXiv 1412.6572, appendix A; the name from Le
 al. 1998.
 """
 
-from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import jax
@@ -15,13 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import keys
+from advjax.attacks.checks import check_count
 from advjax.evaluation.verify import logits_of
 from advjax.types import Array, Key, LogitsFn, as_pytree
-
-_PROBABILITIES: dict[str, Callable] = {
-    'softmax': jax.nn.softmax,
-    'sigmoid': jax.nn.sigmoid,
-}
 
 
 class Rubbish(NamedTuple):
@@ -45,44 +41,32 @@ def rubbish(
     key: Key,
     samples: int = 10_000,
     probabilities: str = 'softmax',
-    threshold: float = 0.5,
     batch_size: int = 500,
 ) -> Rubbish:
     r"""Counts the classes that a model sees in Gaussian noise, :math:`N(0, I)`.
 
     Args:
       logits_fn: the model, x -> (B, K) logits; a pytree does not recompile.
-      key: one key; sample i is drawn from ``fold_in(key, i)``.
       shape: shape of one input.
+      key: one key; sample i is drawn from ``fold_in(key, i)``.
       samples: how many are drawn.
       probabilities: 'softmax', or 'sigmoid' for a model whose classes do not compete.
-      threshold: the probability above which a class counts as seen.
       batch_size: samples per compiled call.
 
     Raises:
-      ValueError: if a number is out of range or ``probabilities`` unknown.
+      ValueError: if ``samples`` is no positive integer.
     """
-    for name, value in (('samples', samples), ('batch_size', batch_size)):
-        if not (isinstance(value, int) and value >= 1):
-            raise ValueError(f'{name} must be an integer >= 1, got {value!r}')
-    if not 0 <= threshold < 1:
-        raise ValueError(f'threshold must lie in [0, 1), got {threshold}')
-    if probabilities not in _PROBABILITIES:
-        raise ValueError(
-            f'probabilities must be one of {list(_PROBABILITIES)}, got '
-            f'{probabilities!r}'
-        )
+    check_count('samples', samples)
     model = as_pytree(logits_fn)
     size = min(batch_size, samples)
     found = []
     for start in range(0, samples, size):
-        index = jnp.arange(start, start + size)
-        noise = _draw(keys.typed(key), index, tuple(shape))
+        noise = _draw(keys.typed(key), jnp.arange(start, start + size), tuple(shape))
         found.append(logits_of(model, noise))
-    logits = np.concatenate(found)[:samples]
-    p = np.asarray(_PROBABILITIES[probabilities](jnp.asarray(logits)))
+    logits = jnp.asarray(np.concatenate(found)[:samples])
+    p = np.asarray(getattr(jax.nn, probabilities)(logits))
     best, answer = p.max(axis=1), p.argmax(axis=1)
-    seen = best > threshold
+    seen = best > 0.5
     return Rubbish(
         error=float(seen.mean()),
         confidence=float(best[seen].mean()) if seen.any() else float('nan'),
@@ -90,9 +74,7 @@ def rubbish(
     )
 
 
-def _normal(key: Key, index: Array, shape: tuple[int, ...]) -> Array:
+@functools.partial(jax.jit, static_argnums=2)
+def _draw(key: Key, index: Array, shape: tuple[int, ...]) -> Array:
     each = keys.of_index(key, index)
     return keys.draw(lambda k: jax.random.normal(k, shape), each)
-
-
-_draw = jax.jit(_normal, static_argnums=2)

@@ -72,36 +72,13 @@ def gaussian(mean: HostArray, covariance: HostArray) -> Gaussian:
     return Gaussian(mean, covariance)
 
 
-def fit(x: Array, y: Array) -> Gaussian:
-    """Maximum likelihood: the moments of y x.
-
-    Args:
-      x: (n, d).
-      y: (n,) labels in {-1, +1}.
-
-    Raises:
-      ValueError: for other shapes, no example, or other labels.
-    """
-    if np.ndim(x) != 2 or not np.size(x) or np.shape(y) != np.shape(x)[:1]:
-        raise ValueError(
-            f'x and y must have shapes (n, d) and (n,), n >= 1, got {np.shape(x)} and '
-            f'{np.shape(y)}'
-        )
-    if not isinstance(y, jax.core.Tracer) and not np.isin(y, (-1, 1)).all():
-        raise ValueError(f'y must hold -1 and +1, got {np.unique(y)[:5]}')
-    folded = x * y[:, None]
-    mean = jnp.mean(folded, axis=0)
-    centred = folded - mean[None]
-    return Gaussian(mean, centred.T @ centred / x.shape[0])
-
-
 def weights(model: Gaussian) -> Array:
     r"""The direction :math:`\Sigma^{-1}\mu` of the classifier, (d,)."""
     return jnp.linalg.solve(model.covariance, model.mean)
 
 
 def accuracy(truth: Gaussian, direction: Array, eps: float | Array = 0.0) -> Array:
-    r"""What sign(w^T x) is worth on the true distribution, under L2 perturbations.
+    r"""The accuracy of sign(w^T x) on the true distribution, under L2 perturbations.
 
     .. math:: \Phi\big((w^\top \mu_* - \epsilon\|w\|_2) / \sqrt{w^\top\Sigma_* w}\big)
     """
@@ -125,33 +102,6 @@ def worst_case(model: Gaussian, x: Array, multiplier: float | Array) -> Array:
     parts = (x - model.mean[None]) @ basis
     multiplier = jnp.asarray(multiplier, x.dtype).reshape(-1, 1)
     return (parts / (multiplier * values[None] - 1)) @ basis.T
-
-
-def multiplier_of(model: Gaussian, x: Array, eps: float | Array) -> Array:
-    r"""The lambda (n,) at which the worst perturbation of each x has the norm eps.
-
-    Where x - mu has no part along the smallest variance and eps is large there is
-    none, and the result is :math:`1/\sigma_{min}`.
-
-    Args:
-      model: mean and covariance.
-      x: (n, d), labels folded in.
-      eps: the L2 radius, above 0.
-    """
-    values, basis = jnp.linalg.eigh(model.covariance)
-    parts = jnp.square((x - model.mean[None]) @ basis)
-    smallest = values[0]
-
-    def norm(excess):
-        # lambda = (1 + excess) / sigma_min, so that small excesses keep their digits.
-        ratio = values[None] / smallest
-        below = (ratio - 1) + excess[:, None] * ratio
-        return jnp.sqrt(jnp.sum(parts / jnp.square(below), axis=1))
-
-    # |delta| <= |x - mu| / excess, and the tail of a log scale is cheap.
-    high = jnp.sqrt(jnp.sum(parts, axis=1)) / eps
-    excess = _bisect(lambda e: norm(e) > eps, 1e-12 * high, high)
-    return (1 + excess) / smallest
 
 
 def adversarial_gap(covariance: Array, penalty: float | Array) -> Array:

@@ -15,7 +15,7 @@ from advjax.evaluation import verify
 from advjax.models import Model
 from advjax.types import LogitsFn
 from experiments.frame import measures, nets
-from experiments.frame.datasets import Sets
+from experiments.frame.datasets import Sets, first
 from experiments.frame.work import Work
 
 BATCH = 100
@@ -38,7 +38,8 @@ def linear_descent(t: jax.Array) -> jax.Array:
 
 def constructors(config: Any, work: Work, sets: Sets) -> dict[str, training.Fit]:
     """The standard network, and one trained to be robust in L2."""
-    some = sets._replace(train=part(sets.train, config.robust_images))
+    # A training set is in random order already.
+    some = sets._replace(train=first(sets.train, config.robust_images))
     robust = work.fit(
         'robust',
         training.pgd_at(balls.l2(config.eps), config.robust_steps),
@@ -48,13 +49,6 @@ def constructors(config: Any, work: Work, sets: Sets) -> dict[str, training.Fit]
         seed=config.seed,
     )
     return {'standard': nets.natural(work, sets), 'robust': robust}
-
-
-def part(dataset: Dataset, count: int) -> Dataset:
-    """The first images of a set, which is in random order already."""
-    return dataset._replace(
-        images=dataset.images[:count], labels=dataset.labels[:count]
-    )
 
 
 def towards(eps: float, steps: int) -> attacks.Ascent:
@@ -68,7 +62,7 @@ def build(
     config: Any, work: Work, sets: Sets, fits: Mapping[str, training.Fit]
 ) -> dict[str, Dataset]:
     """All data sets by name; those by a robust constructor end with '_robust'."""
-    base, few = (part(sets.train, n) for n in (config.images, config.inverted_images))
+    base, few = (first(sets.train, n) for n in (config.images, config.inverted_images))
     key = jax.random.key(config.seed)
 
     def kept(name, source, make):
@@ -137,23 +131,22 @@ def learn(
 ) -> LogitsFn:
     """Trains on a data set normally, and returns the network of the last epoch.
 
-    There is nothing to choose an epoch by: held-out images of the same making have
-    the wrong labels, too.
+    No epoch can be chosen: held-out images made in the same way have the wrong labels
+    as well.
     """
-    model = architecture(sets, arch)
     few = len(made.labels) < config.images
     epochs = config.few_epochs if few else config.epochs
     fit = work.fit(
         f'{name}-{arch}',
         training.standard(),
-        model,
-        sets._replace(train=made, held_out=part(made, 500)),
+        architecture(sets, arch),
+        sets._replace(train=made, held_out=first(made, 500)),
         epochs=epochs,
         optimizer=_adam(RATES[arch], epochs * -(-len(made.labels) // BATCH)),
         batch_size=BATCH,
         seed=config.seed + 1,
     )
-    return models.logits_fn(model, fit.last.params, fit.last.model_state)
+    return nets.last_of(fit)
 
 
 @functools.cache
@@ -175,7 +168,7 @@ def architecture(sets: Sets, name: str) -> Model:
 
 
 class Score(NamedTuple):
-    """What a network is worth on the clean test set, in per cent.
+    """Accuracies of a network on the test set, in per cent.
 
     Attributes:
       clean: right answers.

@@ -39,11 +39,15 @@ def useful(
     pixels = np.eye(rows.shape[1])[varying]
     components = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)[2]
 
+    def signs(fn):
+        """The label as each feature has it: with its sign, so that rho is positive."""
+        turned = y[:, None] * jnp.sign(features.rho(fn, x, y))[None]
+        return jnp.where(turned == 0, 1, turned)
+
     def linear(weights):
         fn = features.linear(weights.reshape(-1, *x.shape[1:]))
         fn = features.standardise(fn, x)
-        turned = y[:, None] * jnp.sign(features.rho(fn, x, y))[None]
-        turned = jnp.where(turned == 0, 1, turned)
+        turned = signs(fn)
         worst = jax.jit(features.Linear.worst)(fn, ball, x, turned)
         return features.rho(fn, x, turned), jnp.mean(worst, axis=0)
 
@@ -52,8 +56,7 @@ def useful(
         values = fn(x)
         active = jnp.flatnonzero(jnp.std(values, axis=0) > 0)[: config.units]
         fn = features.standardise(jax.tree_util.Partial(_some, fn, active), x)
-        turned = y[:, None] * jnp.sign(features.rho(fn, x, y))[None]
-        turned = jnp.where(turned == 0, 1, turned)
+        turned = signs(fn)
         attack = attacks.pgd(ball, config.feature_steps)
         gamma = jax.jit(features.gamma)(fn, x, turned, attack, key=work.key)
         return features.rho(fn, x, turned), gamma

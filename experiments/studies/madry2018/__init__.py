@@ -42,6 +42,7 @@ mnist_challenge code.
 """
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 from typing import Literal
@@ -127,23 +128,19 @@ def _nets(config: Config, work: Work, sets: Sets) -> dict[str, LogitsFn]:
     else:
         ball = balls.linf(nets.EPS[sets.train.name])
         model = zoo.madry_mnist(sets.shape, sets.classes)
-        both = [
-            work.fit(
-                name,
-                method,
-                model,
-                sets,
-                epochs=config.epochs,
-                batch_size=50,
-                optimizer=optax.adam(1e-4),
-            )
-            for name, method in (
-                ('natural', training.standard()),
-                ('PGD-40', training.pgd_at(ball, 40, rate=1 / 30)),
-            )
-        ]
-    natural, robust = (fit.logits_fn for fit in both)
-    return {'natural': natural, 'robust': robust}
+        fit = functools.partial(
+            work.fit,
+            model=model,
+            sets=sets,
+            epochs=config.epochs,
+            batch_size=50,
+            optimizer=optax.adam(1e-4),
+        )
+        both = (
+            fit('natural', training.standard()),
+            fit('PGD-40', training.pgd_at(ball, 40, rate=1 / 30)),
+        )
+    return {'natural': both[0].logits_fn, 'robust': both[1].logits_fn}
 
 
 def _golden(sets: Sets) -> LogitsFn | None:
@@ -171,81 +168,49 @@ def run(config: Config, work: Work) -> Findings:
         learning_rate=config.capacity_rate,
     )
     ways = capacity.methods(ball, config.capacity_attack_steps)
-    parts = []
 
-    climbed = work.keep(
-        'maxima',
-        lambda: landscape.measure(
-            work,
-            both,
-            x,
-            y,
-            ball,
-            images=config.climbed,
-            starts=config.starts,
-            steps=config.climb_steps,
-            segments=config.segments,
-        ),
-    )
-    parts.append(landscape.findings(climbed))
-
-    golden = _golden(sets)
-    under = both | ({} if golden is None else {'golden': golden})
-    parts.append(white_box.study(work, under, sets.test, x, y, ball, config.restarts))
-
-    by_scale = capacity.grid(
-        work,
-        config.scales,
-        lambda s: zoo.madry_mnist(sets.shape, sets.classes, s * capacity.UNIT),
-        ways,
-        ball,
-        sets.train,
-        plan,
-        x,
-        y,
-    )
-    parts.append(capacity.findings(by_scale, config.scales, config.capacity_steps))
+    def width(scale):
+        return zoo.madry_mnist(sets.shape, sets.classes, scale * capacity.UNIT)
 
     def copies(name, methods, seed):
+        model = zoo.fast_mnist(sets.shape, sets.classes)
+        longer = plan._replace(steps=config.copy_steps)
         return capacity.train_all(
-            work,
-            name,
-            methods,
-            zoo.fast_mnist(sets.shape, sets.classes),
-            sets.train,
-            plan._replace(steps=config.copy_steps),
-            seed=seed,
+            work, name, methods, model, sets.train, longer, seed=seed
         )
 
+    climbed = work.keep(
+        'maxima', lambda: landscape.measure(config, work, both, x, y, ball)
+    )
+    golden = _golden(sets)
+    under = both if golden is None else {**both, 'golden': golden}
+    table = white_box.study(work, under, sets.test, x, y, ball, config.restarts)
+    by_scale = capacity.grid(
+        work, config.scales, width, ways, ball, sets.train, plan, x, y
+    )
     sources = copies('copies', ways, 1)
     other = copies('FGSM', {'FGSM': ways['FGSM']}, 2)
     targets = {'natural': both['natural'], **other, 'robust': both['robust']}
     moved = work.keep(
         'transfer', lambda: transfer.measure(work, sources, targets, x, y, ball)
     )
-    parts.append(transfer.findings(moved, list(sources), list(targets)))
-
-    l2 = L2[sets.train.name]
+    radii = {'linf': eps * LINF, 'l2': L2[sets.train.name], 'at': SQUARE}
+    queries = config.queries
     curves = work.keep(
         'beyond',
         lambda: beyond.measure(
-            work,
-            both['robust'],
-            x[few],
-            y[few],
-            linf=eps * LINF,
-            l2=l2,
-            steps=config.curve_steps,
-            queries=config.queries,
-            at=SQUARE,
+            work, both['robust'], x[few], y[few], **radii, steps=config.curve_steps,
+            queries=queries,
         ),
-    )
-    parts.append(
-        beyond.findings(curves, eps * LINF, l2, SQUARE, config.queries, len(y[few]))
-    )
-
-    parts.append(filters.findings(filters.measure(both)))
-    return together(parts)
+    )  # fmt: skip
+    return together([
+        landscape.findings(climbed),
+        table,
+        capacity.findings(by_scale, config.scales, config.capacity_steps),
+        transfer.findings(moved, list(sources), list(targets)),
+        beyond.findings(curves, **radii, queries=queries, images=len(y[few])),
+        filters.findings(filters.measure(both)),
+    ])  # fmt: skip
 
 
 STUDY = define(

@@ -1,5 +1,6 @@
 """The robust network at radii, and in a norm, that it was not trained for."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -32,32 +33,18 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """Accuracy in per cent over radii that the network was not trained for.
 
-    Args:
-      work: of the study.
-      logits_fn: the network.
-      x: test images.
-      y: their labels.
-      linf: radii, ascending.
-      l2: radii, ascending.
-      steps: of PGD.
-      queries: of the boundary attack, and of Square at each radius.
-      at: positions in ``l2`` at which Square is run.
-
     Returns:
-      'linf' and 'l2' (under PGD), 'decisions' (under the boundary attack), 'square',
-      and 'distance', the median of the boundary attack's distances.
+      'linf' and 'l2' (under PGD at those radii), 'decisions' (under the boundary
+      attack, at those of ``l2``), 'square' (at ``l2[at]``), and 'distance', the median
+      of the boundary attack's distances.
     """
 
     def curve(ball, radii):
-        return evaluation.robustness_curve(
-            logits_fn,
-            x,
-            y,
-            attacks.pgd(ball, steps),
-            radii,
-            key=work.key,
+        found = evaluation.robustness_curve(
+            logits_fn, x, y, attacks.pgd(ball, steps), radii, key=work.key,
             batch_size=50,
-        )
+        )  # fmt: skip
+        return 100 * found.accuracy
 
     walk = work.evaluate(logits_fn, x, y, attacks.boundary(queries=queries))
     norm = walk.norm[0, walk.success[0]]
@@ -68,8 +55,8 @@ def measure(
         for i in at
     ]
     return {
-        'linf': 100 * curve(balls.linf(0.1), linf).accuracy,
-        'l2': 100 * curve(balls.l2(1.0), l2).accuracy,
+        'linf': curve(balls.linf(0.1), linf),
+        'l2': curve(balls.l2(1.0), l2),
         'decisions': accuracy_at(walk, l2),
         'square': 100 * np.array(squares),
         'distance': np.asarray(np.median(norm) if len(norm) else np.nan),
@@ -84,16 +71,7 @@ def findings(
     queries: int,
     images: int,
 ) -> Findings:
-    """The robust net at radii and in a norm that it was not trained for.
-
-    Args:
-      curves: of ``measure``.
-      linf: radii of 'linf'.
-      l2: radii of 'l2' and 'decisions'.
-      at: positions in ``l2`` of 'square'.
-      queries: budget of the decision-based attack and of Square.
-      images: number of test images.
-    """
+    """What ``curves``, found by ``measure`` on so many images, say."""
     at = list(at)
     by_walk = curves['l2'] - curves['decisions']
     by_square = curves['l2'][at] - curves['square']
@@ -127,34 +105,32 @@ def findings(
             'median L2 distance found by the boundary attack', curves['distance'],
         ),
     ]  # fmt: skip
-    y = Axis('right answers (%)', limits=(-2, 102))
-
-    def in_linf(axes):
-        charts.lines_on(
-            axes, [Line('PGD', linf, curves['linf'])], Axis('Linf radius'), y,
-            marks={'radius of training': linf[trained]}, title='Linf',
-        )  # fmt: skip
-
-    def in_l2(axes):
-        lines = [
+    panel = functools.partial(
+        charts.lines_on, y=Axis('right answers (%)', limits=(-2, 102))
+    )
+    in_linf = functools.partial(
+        panel,
+        lines=[Line('PGD', linf, curves['linf'])],
+        x=Axis('Linf radius'),
+        marks={'radius of training': linf[trained]},
+        title='Linf',
+    )
+    in_l2 = functools.partial(
+        panel,
+        lines=[
             Line('PGD', l2, curves['l2']),
             Line('boundary attack (decisions)', l2, curves['decisions']),
             Line('Square (scores)', l2[at], curves['square']),
-        ]
-        charts.lines_on(axes, lines, Axis('L2 radius'), y, title='L2')
-
-    caption = (
+        ],
+        x=Axis('L2 radius'),
+        title='L2',
+    )
+    drawn = picture(
+        'Beyond the trained radius',
         'The robust net beyond the ball it was trained in. In L2 gradient attacks '
         'suggest robustness that attacks without gradients show not to be there: the '
-        'gradient is masked.'
+        'gradient is masked.',
+        charts.panels,
+        [in_linf, in_l2],
     )
-    return Findings(
-        claims,
-        [
-            picture(
-                'Beyond the trained radius',
-                caption,
-                lambda width: charts.panels([in_linf, in_l2], width=width),
-            )
-        ],
-    )
+    return Findings(claims, [drawn])

@@ -10,7 +10,7 @@ catastrophic overfitting, which are the very things to be looked at.
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -93,8 +93,8 @@ def _step(method, state, on_device, index, key):
 
 def _train(
     method: training.Method, model: Model, dataset: Dataset, plan: Plan, seed: int
-) -> list[np.ndarray]:
-    """The parameters after the last step, as a list of arrays."""
+) -> Any:
+    """The parameters after the last step."""
     optimizer = optax.adam(training.triangular(plan.learning_rate, plan.steps))
     key = jax.random.key(seed)
     state = jax.jit(training.create, static_argnums=(0, 1))(model, optimizer, key=key)
@@ -106,11 +106,7 @@ def _train(
             order = np.append(order, draw.permutation(len(dataset.labels)))
         index, order = np.split(order, [plan.batch_size])
         state, _ = _step(method, state, on_device, index, key)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
-
-
-def _cost(method: training.Method) -> int:
-    return calls_of(method.inner) or 0
+    return state.params
 
 
 def train_all(
@@ -125,48 +121,25 @@ def train_all(
     """Trains one architecture in several ways, two at a time; once per run folder.
 
     Programs for networks this small keep one core busy, so two cores train two.
-
-    Args:
-      work: of the study.
-      name: of this group, to keep it under.
-      runs: {name: method}.
-      model: the architecture.
-      dataset: to train on; ``plan.images`` of it are used.
-      plan: for how long.
-      seed: of initialisation, order and attacks.
-
-    Returns:
-      {name: trained network}.
     """
     if plan.images < len(dataset.labels):
         dataset = data.split_held_out(dataset, plan.images, seed=1)[1]
+
+    def cost(way):
+        return calls_of(runs[way].inner) or 0
 
     def compute():
         with ThreadPoolExecutor(2) as pool:
             # The most expensive first, or one core would wait for it at the end.
             waiting = {
-                method_name: pool.submit(_train, method, model, dataset, plan, seed)
-                for method_name, method in sorted(
-                    runs.items(), key=lambda item: _cost(item[1]), reverse=True
-                )
+                way: pool.submit(_train, runs[way], model, dataset, plan, seed)
+                for way in sorted(runs, key=cost, reverse=True)
             }
-            return {
-                f'{method_name} {i}': leaf
-                for method_name, future in waiting.items()
-                for i, leaf in enumerate(future.result())
-            }
+            return {way: future.result() for way, future in waiting.items()}
 
-    kept = work.keep(name, compute)
     like = jax.eval_shape(model.init, jax.random.key(0))[0]
-    count = len(jax.tree.leaves(like))
-
-    def rebuilt(method_name):
-        leaves = [jnp.asarray(kept[f'{method_name} {i}']) for i in range(count)]
-        return models.logits_fn(
-            model, jax.tree.unflatten(jax.tree.structure(like), leaves)
-        )
-
-    return {method_name: rebuilt(method_name) for method_name in runs}
+    kept = work.keep_tree(name, compute, dict.fromkeys(runs, like))
+    return {way: models.logits_fn(model, kept[way]) for way in runs}
 
 
 @jax.jit
@@ -203,20 +176,8 @@ def grid(
     x: np.ndarray,
     y: np.ndarray,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Trains and attacks every network: {method: {field of Standing: (scales,)}}.
-
-    Args:
-      work: of the study.
-      scales: the paper's, 1, 2, 4, ...
-      build: scale -> architecture.
-      ways: {name: method}, see ``methods``.
-      ball: of the attacks.
-      dataset: to train on.
-      plan: for how long.
-      x: test images.
-      y: their labels.
-    """
-    found: dict[str, list[Standing]] = {name: [] for name in ways}
+    """Trains and attacks every network: {method: {field of Standing: (scales,)}}."""
+    kept = []
     for scale in scales:
         nets = train_all(work, f'capacity-{scale}', ways, build(scale), dataset, plan)
 
@@ -226,28 +187,20 @@ def grid(
                 for name, net in nets.items()
             }
 
-        kept = work.keep(f'capacity-{scale}-attacked', compute)
-        for name in ways:
-            found[name].append(Standing(*kept[name].tolist()))
+        kept.append(work.keep(f'capacity-{scale}-attacked', compute))
     return {
-        name: {
-            field: np.array([getattr(one, field) for one in standings])
-            for field in Standing._fields
-        }
-        for name, standings in found.items()
-    }
+        name: dict(
+            zip(Standing._fields, np.stack([k[name] for k in kept], axis=1),
+                strict=True)
+        )
+        for name in ways
+    }  # fmt: skip
 
 
 def findings(
     found: Mapping[str, Mapping[str, np.ndarray]], scales: Sequence[int], steps: int
 ) -> Findings:
-    """What width does to natural, FGSM and PGD training.
-
-    Args:
-      found: {method: {field of ``Standing``: (scales,)}}.
-      scales: the widths.
-      steps: updates of each network.
-    """
+    """What width does to natural, FGSM and PGD training; ``found`` by ``grid``."""
     by_pgd, by_fgsm = found['PGD'], found['FGSM']
     widest = scales[-1]
     claims = [
@@ -322,7 +275,6 @@ def findings(
         axes.set_xticks(at, list(map(str, scales)))
 
     at, widths = range(len(scales)), Axis('scale (1: two filters)')
-    draws = [functools.partial(accuracy, name) for name in found]
     rows = [
         [TRAINED_ON[name], scale, *(float(f'{values[k][i]:.4g}') for k in FIELDS)]
         for name, values in found.items()
@@ -336,12 +288,14 @@ def findings(
                 'The same net at growing width, trained in three ways. The smallest '
                 'ones learn clean images and fail on the worst case altogether; '
                 'training on FGSM teaches to defeat FGSM.',
-                lambda width: charts.panels(draws, width=width),
+                charts.panels,
+                [functools.partial(accuracy, name) for name in found],
             ),
             picture(
                 'The value of the min-max problem',
                 'Loss on test images where PGD ends.',
-                lambda width: charts.panels([loss], width=width),
+                charts.panels,
+                [loss],
             ),
         ],
         [

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from advjax.report import charts
 from advjax.types import LogitsFn
-from experiments.frame.findings import Findings, claim, picture
+from experiments.frame.findings import Findings, claim, image_grid, picture
 
 
 def measure(nets: Mapping[str, LogitsFn]) -> dict[str, np.ndarray]:
@@ -63,14 +62,17 @@ def findings(found: Mapping[str, np.ndarray]) -> Findings:
         ),
     ]
 
-    def draw(width):
-        rows = []
-        for net in ('natural', 'robust'):
-            weights = found[f'{net} filters']
-            grey = 0.5 + 0.5 * weights / np.abs(weights).max()
-            rows.append({'title': f'{net} net', 'images': grey})
-        columns = 16 if width > 6 else 8
-        return charts.adversarial_grid(rows, width=width, columns=columns)
-
-    caption = 'First-layer filters; grey is zero, white and black the largest weight.'
-    return Findings(claims, [picture('What the first layer became', caption, draw)])
+    rows = []
+    for net in ('natural', 'robust'):
+        weights = found[f'{net} filters']
+        grey = 0.5 + 0.5 * weights / np.abs(weights).max()
+        rows.append({'title': f'{net} net', 'images': grey})
+    drawn = picture(
+        'What the first layer became',
+        'First-layer filters; grey is zero, white and black the largest weight.',
+        image_grid,
+        rows,
+        16,
+        8,
+    )
+    return Findings(claims, [drawn])

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from advjax.balls import Ball
 from advjax.report import charts
 from advjax.report.charts import Axis, Line
 from advjax.types import LogitsFn
-from experiments.frame.findings import Claim, Findings, claim, picture
+from experiments.frame.findings import Claim, Findings, Picture, claim, picture
 from experiments.frame.measures import answers
 from experiments.frame.work import Work
 from experiments.studies.madry2018 import maxima
@@ -28,29 +29,16 @@ _ANGLE = (
 
 
 def measure(
+    config: Any,
     work: Work,
     both: Mapping[str, LogitsFn],
     x: np.ndarray,
     y: np.ndarray,
     ball: Ball,
-    *,
-    images: int,
-    starts: int,
-    steps: int,
-    segments: int,
 ) -> dict[str, np.ndarray]:
-    """Climbs from many starts on the same few images of each network.
+    """Climbs from many starts on the first images that both networks get right.
 
-    Args:
-      work: of the study.
-      both: {'natural': ..., 'robust': ...}.
-      x: test images; the first that both networks get right are taken.
-      y: their labels.
-      ball: an Linf ball.
-      images: how many images.
-      starts: random starts on each.
-      steps: of PGD, each of eps / 30 as in the paper's code.
-      segments: segments between maxima of each image.
+    Steps of PGD are of eps / 30, as in the paper's code.
 
     Returns:
       'labels' and, by network, arrays with the image as first axis: the 'curves'
@@ -58,16 +46,16 @@ def measure(
       distances and angles between pairs of ends, and of uniform points of the box.
     """
     eps = float(ball.eps)
-    search = attacks.pgd(ball, steps, rate=1 / 30, keep_best=False)
+    search = attacks.pgd(ball, config.climb_steps, rate=1 / 30, keep_best=False)
     right = [answers(net, x) == y for net in both.values()]
-    chosen = np.flatnonzero(np.all(right, axis=0))[:images]
+    chosen = np.flatnonzero(np.all(right, axis=0))[: config.climbed]
     found: dict[str, np.ndarray] = {'labels': y[chosen]}
     for name, net in both.items():
         parts: dict[str, list] = {}
         for number in chosen:
             image, label = x[number], int(y[number])
             key = jax.random.fold_in(work.key, int(number))
-            climb = maxima.climbs(search, net, key, image, label, starts)
+            climb = maxima.climbs(search, net, key, image, label, config.starts)
             box = maxima.box(image, eps)
             centre = (box[0] + box[1]) / 2
             ends = climb.end[:_PAIRED]
@@ -76,7 +64,7 @@ def measure(
                 'curves': climb.values[:, :20],
                 'final': climb.values[-1],
                 'random': climb.values[0],
-                'segments': maxima.between(net, climb.end, label, segments),
+                'segments': maxima.between(net, climb.end, label, config.segments),
             }
             for kind, points in (('end', ends), ('box', anywhere)):
                 measured |= {
@@ -191,17 +179,8 @@ def _shape(net: str, part: Arrays) -> list[Claim]:
     ]
 
 
-def _names(found: Arrays) -> list[str]:
-    return [f'image {i + 1} (a {y})' for i, y in enumerate(found['labels'])]
-
-
-def _pictures(found: Arrays) -> list:
-    names, both = _names(found), ('natural', 'robust')
-
-    def per_net(draw):
-        return lambda width: charts.panels(
-            [functools.partial(draw, net) for net in both], width=width
-        )
+def _pictures(found: Arrays) -> list[Picture]:
+    names = [f'image {i + 1} (a {y})' for i, y in enumerate(found['labels'])]
 
     def climbing(net, axes):
         lines = []
@@ -241,31 +220,35 @@ def _pictures(found: Arrays) -> list:
             levels=levels, title=f'{net} net',
         )  # fmt: skip
 
+    def per_net(title, caption, draw):
+        panels = [functools.partial(draw, net) for net in ('natural', 'robust')]
+        return picture(title, caption, charts.panels, panels)
+
     return [
-        picture(
+        per_net(
             'The loss while PGD climbs',
             'Twenty runs from random starts on each image: the median, and the band '
             'from the lowest to the highest run. All runs of an image end at about '
             'the same height.',
-            per_net(climbing),
+            climbing,
         ),
-        picture(
+        per_net(
             'Where all restarts end',
             'The final loss of every restart. A narrow hill without stragglers means '
             'that one more restart will hardly find anything worse.',
-            per_net(heights),
+            heights,
         ),
-        picture(
+        per_net(
             'They are equally high but not the same point',
             'Angles between the ends of two restarts, seen from the centre of the '
             'allowed box. In so many dimensions two independent points stand at a '
             'right angle.',
-            per_net(angles),
+            angles,
         ),
-        picture(
+        per_net(
             'Between two maxima',
             'The loss along straight lines from one end to another: the mean and the '
             'middle 80 % of all segments.',
-            per_net(segments),
+            segments,
         ),
     ]

@@ -29,26 +29,16 @@ class Climb(NamedTuple):
       start: (R, ...) where they began.
       end: (R, ...) where they ended.
       values: (T + 1, R) the loss before, between and after the T steps.
-      margin: (R,) at the end; positive where the model errs.
     """
 
     start: HostArray
     end: HostArray
     values: HostArray
-    margin: HostArray
 
 
 @jax.jit
 def climb(attack: Ascent, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> Climb:
-    """Runs ``attack`` and records the loss of every iterate.
-
-    Args:
-      attack: an ascent that returns its last iterate (``keep_best=False``).
-      logits_fn: the model.
-      key: one key, or one per example.
-      x: (R, ...) images; one image again and again for a study of its maxima.
-      y: (R,) labels.
-    """
+    """Runs an attack of ``keep_best=False`` and records the loss of every iterate."""
     wanted = goal(logits_fn, y, loss=attack.loss)
     each = keys.per_example(key, x.shape[0])
 
@@ -57,9 +47,8 @@ def climb(attack: Ascent, logits_fn: LogitsFn, key: Key, x: Array, y: Array) -> 
 
     first = attack.init(wanted, each, x)
     last, values = jax.lax.scan(step, first, length=attack.steps)
-    logits = logits_fn(last.x)
-    values = jnp.concatenate([values, wanted.value_of(logits)[None]])
-    return Climb(first.x, last.x, values, losses.margin(logits, y))
+    end = wanted.value_of(logits_fn(last.x))
+    return Climb(first.x, last.x, jnp.concatenate([values, end[None]]))
 
 
 def climbs(
@@ -122,12 +111,7 @@ def between(
 ) -> np.ndarray:
     """The loss along the segments between ends that follow each other, (pairs, points).
 
-    Args:
-      logits_fn: the model.
-      ends: (R, ...) points; segment i joins number i and number i + 1.
-      label: of the image.
-      pairs: number of segments.
-      points: positions on a segment, both ends included.
+    Segment i joins the ends number i and i + 1; its points include both.
 
     Raises:
       ValueError: if there are not more points than segments.

@@ -43,13 +43,7 @@ def measure(
 def findings(
     found: Mapping[str, np.ndarray], sources: Sequence[str], targets: Sequence[str]
 ) -> Findings:
-    """What adversarial images made on one net do to another.
-
-    Args:
-      found: of ``measure``.
-      sources: names of the nets attacked, among them 'natural', 'FGSM' and 'PGD'.
-      targets: names of those shown the images: 'natural', 'FGSM', 'robust'.
-    """
+    """What adversarial images made on ``sources`` do to ``targets``, by ``measure``."""
     to = {name: i for i, name in enumerate(targets)}
     of = {name: i for i, name in enumerate(sources)}
     fgsm, pgd = found['FGSM'], found['PGD-40']
@@ -97,20 +91,22 @@ def findings(
     rows = [*(f'from {name} copy' for name in sources), 'its own gradient']
     columns = [f'{name} net' for name in targets]
 
-    def draw(width):
-        return charts.panels(
-            [
-                functools.partial(
-                    charts.matrix_on, values=values, rows=rows, columns=columns,
-                    title=f'{name}: right answers left (%)',
-                )
-                for name, values in found.items()
-            ],
-            width=width, height=3.4,
-        )  # fmt: skip
-
-    caption = (
+    panels = [
+        functools.partial(
+            charts.matrix_on,
+            values=values,
+            rows=rows,
+            columns=columns,
+            title=f'{name}: right answers left (%)',
+        )
+        for name, values in found.items()
+    ]
+    drawn = picture(
+        'Transfer',
         'Adversarial images are made on the net of the row and shown to that of the '
-        'column. Low numbers mean that they transfer.'
+        'column. Low numbers mean that they transfer.',
+        charts.panels,
+        panels,
+        height=3.4,
     )
-    return Findings(claims, [picture('Transfer', caption, draw)])
+    return Findings(claims, [drawn])

@@ -9,7 +9,7 @@ import numpy as np
 from advjax import attacks, losses
 from advjax.balls import l0, linf
 from advjax.types import LogitsFn
-from experiments.frame.measures import answers
+from experiments.frame.measures import answers, run_attack
 from experiments.frame.work import Work
 
 ATTACKS = {
@@ -28,13 +28,9 @@ def measure(
 ) -> dict[str, Any]:
     """All that is measured on one network.
 
-    Args:
-      config: settings.
-      work: the run.
-      f: the network.
-      temperature: what its logits are divided by for the adaptive attacks.
-      test: all test images and labels, in random order.
-      old: also run the saliency attacks, which take the longest.
+    Its logits are divided by ``temperature`` for the adaptive attacks; ``test`` are all
+    test images and labels, in random order; ``old`` also runs the saliency attacks,
+    which take the longest.
     """
     x, y = test
     classes, n = int(y.max()) + 1, config.images
@@ -54,14 +50,14 @@ def measure(
         to = targets(ys, classes)
         saliency = attacks.jsma(l0(float('inf')), probabilities=True)
         for kind, model in (('softmax', f), ('rescaled', scaled)):
-            moved = aimed(saliency, model, work.key, xs, ys, to)
+            moved = run_attack(saliency, model, work.key, xs, ys, to)
             won = np.asarray(answers(f, moved) == to)
             pixels = np.asarray(jnp.sum(moved != xs, axis=(1, 2, 3)))
             found[f'jsma-{kind}'] = won.mean()
             found[f'pixels-{kind}'] = pixels[won].mean() if won.any() else np.nan
     xs, ys = correct(f, x, y, config.aimed_images)
     to = targets(ys, classes)
-    moved = aimed(carlini_wagner(config), f, work.key, xs, ys, to)
+    moved = run_attack(carlini_wagner(config), f, work.key, xs, ys, to)
     won = np.asarray(answers(f, moved) == to)
     inside = np.asarray(jnp.all((moved >= 0) & (moved <= 1), axis=(1, 2, 3)))
     distance = np.linalg.norm(np.asarray(moved - xs).reshape(len(xs), -1), axis=1)
@@ -79,12 +75,6 @@ def carlini_wagner(config: Any, kappa: float = 0.0):
         c=1e-2,
         rate=5e-2,
     )
-
-
-@jax.jit
-def aimed(attack, logits_fn, key, x, y, target):
-    """One compiled call of a targeted attack."""
-    return attack(logits_fn, key, x, y, target=target)
 
 
 @jax.jit

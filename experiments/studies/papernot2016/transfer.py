@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
-from experiments.frame.measures import answers
+from experiments.frame.measures import answers, run_attack
 from experiments.frame.work import Work
 from experiments.studies.papernot2016.measures import carlini_wagner
 from experiments.studies.papernot2016.networks import Nets
@@ -23,14 +22,8 @@ def by_kappa(config: Any, work: Work, nets: Nets, test: Any) -> dict[str, Any]:
     xs, ys = xs[kept], ys[kept]
     rows = []
     for kappa in config.kappas:
-        moved = untargeted(carlini_wagner(config, kappa), source, work.key, xs, ys)
+        moved = run_attack(carlini_wagner(config, kappa), source, work.key, xs, ys)
         fooled = [np.mean(answers(f, moved) != ys) for f in (source, other, distilled)]
         apart = np.linalg.norm(np.asarray(moved - xs).reshape(len(xs), -1), axis=1)
         rows.append([*fooled, apart.mean()])
     return {'rows': np.array(rows)}
-
-
-@jax.jit
-def untargeted(attack, logits_fn, key, x, y):
-    """One compiled call of an attack."""
-    return attack(logits_fn, key, x, y)

@@ -16,14 +16,14 @@ def mean(runs: list, name: str) -> float:
 
 
 def lost(runs: list) -> float:
-    """Points of robust test accuracy that the best epoch is above the last."""
+    """Robust test accuracy of the best epoch less that of the last, in points."""
     return mean(runs, 'best') - mean(runs, 'last')
 
 
 def fall(run: dict) -> float:
     """Points of robust held-out accuracy between its peak and its end, smoothed.
 
-    A peak of single epochs is the higher the more they scatter.
+    Without smoothing, scatter between epochs would raise the peak.
     """
     curve = smooth(100 * run['held_out_robust'])
     return float(curve.max() - curve[-1])
@@ -104,41 +104,31 @@ def pictures_of(config: Any, dataset: str, found: dict) -> list:
         spread = (values.min(axis=0), values.max(axis=0)) if len(runs) > 1 else None
         return Line(name, runs[0]['epoch'], values.mean(axis=0), spread)
 
-    def both(width):
-        runs = found[PLAIN]
-        return charts.lines(
-            [
-                line('training images, robust', runs, 'train_accuracy'),
-                line('held-out images, robust', runs, 'held_out_robust'),
-                line('held-out images, clean', runs, 'held_out_clean'),
-            ],
-            Axis('epoch'),
-            Axis('accuracy (%)', limits=(0, 101)),
-            marks=drops,
-            width=width,
-        )
-
-    def averaged(width):
-        low = min(100 * np.median(r['held_out_robust']) for r in found[PLAIN]) - 15
-        return charts.lines(
-            [line(name, runs, 'held_out_robust') for name, runs in found.items()],
-            Axis('epoch'),
-            Axis('robust held-out accuracy (%)', limits=(max(low, 0), None)),
-            width=width,
-        )
-
+    plain = found[PLAIN]
+    low = min(100 * np.median(run['held_out_robust']) for run in plain) - 15
     return [
         picture(
             f'Robust overfitting: {dataset}',
             'PGD training on few images: training images are ever better withstood, '
             'new ones are not. Bands: least and most of the seeds.',
-            both,
+            charts.lines,
+            [
+                line('training images, robust', plain, 'train_accuracy'),
+                line('held-out images, robust', plain, 'held_out_robust'),
+                line('held-out images, clean', plain, 'held_out_clean'),
+            ],
+            Axis('epoch'),
+            Axis('accuracy (%)', limits=(0, 101)),
+            marks=drops,
         ),
         picture(
             f'With averaged weights: {dataset}',
             'Robust accuracy on held-out images of the network itself, and of the '
             'moving average of its weights.',
-            averaged,
+            charts.lines,
+            [line(name, runs, 'held_out_robust') for name, runs in found.items()],
+            Axis('epoch'),
+            Axis('robust held-out accuracy (%)', limits=(max(low, 0), None)),
         ),
     ]
 

@@ -1,13 +1,13 @@
-"""Long trainings on few images: their history, and what their ends are worth."""
+"""Long trainings on few images: history, and accuracy of the best and last epoch."""
 
 from typing import Any
 
 import numpy as np
 import optax
 
-from advjax import attacks, models, training, zoo
+from advjax import attacks, training, zoo
 from advjax.balls import Ball
-from experiments.frame import measures
+from experiments.frame import measures, nets
 from experiments.frame.datasets import Sets
 from experiments.frame.work import Work
 
@@ -56,23 +56,19 @@ def trained(
         )
         test = work.sets(sets.train.name, test_images=config.attacked).test
         parts = {'': test, 'fitted': sets.train}
-        last = models.logits_fn(fit.model, *fit.last.result)
+        # Any iterate counts.
+        strong = {'PGD-50': attacks.pgd(ball, 50, rate=1 / 30)}
         found: dict[str, Any]
         found = {column: [row[column] for row in fit.history] for column in COLUMNS}
-        for end, logits_fn in (('best', fit.logits_fn), ('last', last)):
+        for end, logits_fn in (('best', fit.logits_fn), ('last', nets.last_of(fit))):
             x, y = work.images(sets.test)
             right = measures.answers(logits_fn, x, batch_size=1000) == y
             found[f'{end} clean'] = 100 * right.mean()
             for part, images in parts.items():
-                robust = work.evaluate(logits_fn, *work.images(images), strong(ball))
+                robust = work.evaluate(logits_fn, *work.images(images), strong)
                 found[f'{end} {part}'.strip()] = 100 * robust.robust_accuracy
         return found
 
     kind = 'averaged' if name == AVERAGED else 'plain'
     label = f'{sets.train.name}-{kind}-{seed}'
     return work.keep(f'trained-{label}', compute)
-
-
-def strong(ball: Ball) -> dict[str, Any]:
-    """PGD-50 of steps of eps / 30; any iterate counts."""
-    return {'PGD-50': attacks.pgd(ball, 50, rate=1 / 30)}

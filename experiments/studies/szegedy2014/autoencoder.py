@@ -1,8 +1,8 @@
 r"""A softmax classifier on the code of a sparse autoencoder.
 
-The first layer learns to say images again, never what they show: the classifier's
-gradient stops before it. So a net whose features no label has shaped can be compared
-with nets that were trained end to end.
+The first layer learns to reconstruct images, and no label reaches it: the classifier's
+gradient stops before it. So a network whose features no label has shaped can be
+compared with networks that were trained end to end.
 """
 
 import functools

@@ -9,7 +9,6 @@ tried beside it.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from advjax import attacks, data
@@ -18,7 +17,7 @@ from advjax.report import charts
 from advjax.training import Fit
 from experiments.frame import measures
 from experiments.frame.datasets import Sets
-from experiments.frame.findings import Findings, claim, picture, table
+from experiments.frame.findings import Findings, claim, image_grid, picture, table
 from experiments.frame.work import Work
 from experiments.studies.szegedy2014.networks import HARDENED, TABLE_1
 
@@ -40,7 +39,6 @@ _TEST_ERROR_BANDS = {
     'FC200': (1.0, 2.5),
     'AE400': (1.0, 3.0),
 }
-
 
 _REASONS = {
     'FC10(1e-2)': 'the strength of lambda rests on a formula tagged M',
@@ -66,11 +64,6 @@ class Found(NamedTuple):
     nearest_won: np.ndarray
 
 
-@jax.jit
-def _towards(attack, logits_fn, key, x, y, target):
-    return attack(logits_fn, key, x, y, target)
-
-
 def attacked_images(config: Any, work: Work, sets: Sets) -> tuple[np.ndarray, ...]:
     """Random test images, their labels, and a wrong class for each."""
     test = sets.test
@@ -92,11 +85,9 @@ def attack(
         logits[np.arange(len(y)), y] = -np.inf
         targets = np.concatenate([drawn, logits.argmax(axis=1).astype(y.dtype)])
         search = attacks.lbfgs(steps=config.steps, searches=config.searches)
-        twice = np.concatenate([x, x])
+        twice = np.concatenate([x, x]), np.concatenate([y, y])
         adv = np.asarray(
-            _towards(
-                search, logits_fn, work.key, twice, np.concatenate([y, y]), targets
-            )
+            measures.run_attack(search, logits_fn, work.key, *twice, targets)
         )
         won = measures.answers(logits_fn, adv) == targets
         won &= ((adv >= 0) & (adv <= 1)).all(axis=(1, 2, 3))
@@ -226,10 +217,6 @@ def findings(
         'paper': [PAPER_TABLE_1.get(n, (0, 0, np.nan))[2] for n in named],
     }
 
-    def draw_bars(width):
-        axis = charts.Axis('distortion, RMS per pixel')
-        return charts.bars(named, bars, axis, width=width)
-
     return Findings(
         claims,
         [
@@ -238,7 +225,10 @@ def findings(
                 f'The mean root-mean-square change per pixel (pixels lie in [0, 1]) of '
                 f'the closest images that L-BFGS found, over {on}. Weight decay makes '
                 'the linear networks FC10 need larger changes, at the price of errors.',
-                draw_bars,
+                charts.bars,
+                named,
+                bars,
+                charts.Axis('distortion, RMS per pixel'),
             ),
             _examples(fits, found, x),
         ],
@@ -272,7 +262,8 @@ def _examples(fits: Mapping[str, Fit], found: Mapping[str, Found], x: Any) -> An
         'Each image was changed as little as L-BFGS could until the network answered a '
         'class drawn at random. Grey means no change; the largest change of each image '
         'is drawn black or white.',
-        lambda width: charts.adversarial_grid(
-            rows, width=width, columns=8 if width > 6 else 4
-        ),
+        image_grid,
+        rows,
+        8,
+        4,
     )

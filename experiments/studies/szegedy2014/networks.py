@@ -10,7 +10,7 @@ import optax
 from advjax import data, l2, training, zoo
 from advjax.models import Model
 from advjax.training import Fit
-from experiments.frame.datasets import Sets
+from experiments.frame.datasets import Sets, first
 from experiments.frame.measures import answers
 from experiments.frame.work import Work
 from experiments.studies.szegedy2014.autoencoder import sparse_autoencoder
@@ -25,50 +25,62 @@ HARDENED = 'FC100, adversarial'
 
 
 class Recipe(NamedTuple):
-    """What a network is made of and how long it learns."""
+    """What a network is made of, and how it is trained.
+
+    Attributes:
+      model: the network.
+      epochs: passes over the training images.
+      decay: lambda, the weight decay of its layers.
+      hidden_decay: that of hidden layers, if it is another one.
+      method: of training; on clean images by default.
+      peak: of the learning rate; the study's by default.
+    """
 
     model: Model
     epochs: int
-    rate: float
-    decay: tuple[tuple[str, float], ...] = ()
+    decay: float
+    hidden_decay: float | None = None
     method: Any = None
     peak: float | None = None
 
 
 @functools.cache
-def _optimizer(recipe_rate, decay, learning_rate, steps):
+def _optimizer(decay, hidden_decay, learning_rate, steps):
     # Cached: the optimizer is static structure of the compiled step.
+    layers = {} if hidden_decay is None else {'hidden': hidden_decay}
     return optax.chain(
-        training.layer_decay(recipe_rate, **dict(decay)),
+        training.layer_decay(decay, **layers),
         optax.adam(training.triangular(learning_rate, steps)),
     )
 
 
-def _perceptron(sets: Sets, widths: tuple[int, ...]) -> Model:
-    return zoo.mlp(sets.shape, sets.classes, widths, 'sigmoid')
-
-
 def _recipes(config: Any, sets: Sets) -> dict[str, Recipe]:
-    softmax = zoo.softmax_regression(sets.shape, sets.classes)
-    small, large = (_perceptron(sets, (w, w)) for w in config.widths)
-    other = _perceptron(sets, config.other_widths)
-    auto = sparse_autoencoder(sets.shape, sets.classes, config.code)
-    deep = (('hidden', 1e-5),)
-    own = training.with_own_loss(training.standard())
-    hard = training.fgsm_at(l2(config.eps))
+    def linear(decay):
+        model = zoo.softmax_regression(sets.shape, sets.classes)
+        return Recipe(model, config.linear_epochs, decay)
+
+    def perceptron(*widths, method=None):
+        model = zoo.mlp(sets.shape, sets.classes, widths, 'sigmoid')
+        return Recipe(model, config.epochs, 1e-6, 1e-5, method)
+
+    small, large = ((width, width) for width in config.widths)
     return {
-        'FC10(1e-4)': Recipe(softmax, config.linear_epochs, 1e-4),
-        'FC10(1e-2)': Recipe(softmax, config.linear_epochs, 1e-2),
-        'FC10(1)': Recipe(softmax, config.linear_epochs, 1.0),
-        'FC100': Recipe(small, config.epochs, 1e-6, deep),
-        'FC200': Recipe(large, config.epochs, 1e-6, deep),
+        'FC10(1e-4)': linear(1e-4),
+        'FC10(1e-2)': linear(1e-2),
+        'FC10(1)': linear(1.0),
+        'FC100': perceptron(*small),
+        'FC200': perceptron(*large),
         'AE400': Recipe(
-            auto, config.code_epochs, 1e-6, (), own, config.code_learning_rate
+            sparse_autoencoder(sets.shape, sets.classes, config.code),
+            config.code_epochs,
+            1e-6,
+            method=training.with_own_loss(training.standard()),
+            peak=config.code_learning_rate,
         ),
-        'FC100 (P1)': Recipe(small, config.epochs, 1e-6, deep),
-        'FC123-456 (P1)': Recipe(other, config.epochs, 1e-6, deep),
-        'FC100 (P2)': Recipe(small, config.epochs, 1e-6, deep),
-        HARDENED: Recipe(small, config.epochs, 1e-6, deep, hard),
+        'FC100 (P1)': perceptron(*small),
+        'FC123-456 (P1)': perceptron(*config.other_widths),
+        'FC100 (P2)': perceptron(*small),
+        HARDENED: perceptron(*small, method=training.fgsm_at(l2(config.eps))),
     }
 
 
@@ -76,16 +88,15 @@ def halves(sets: Sets) -> tuple[Sets, Sets]:
     """P1 and P2: the training images in two disjoint parts of one size."""
     count = len(sets.train.labels) // 2
     rest, second = data.split_held_out(sets.train, count, seed=0)
-    first = rest._replace(images=rest.images[:count], labels=rest.labels[:count])
-    return sets._replace(train=first), sets._replace(train=second)
+    return sets._replace(train=first(rest, count)), sets._replace(train=second)
 
 
 def train(config: Any, work: Work, sets: Sets) -> dict[str, Fit]:
     """All networks, by name."""
-    first, second = halves(sets)
+    one, two = halves(sets)
     fits = {}
     for name, recipe in _recipes(config, sets).items():
-        part = first if '(P1)' in name else second if '(P2)' in name else sets
+        part = one if '(P1)' in name else two if '(P2)' in name else sets
         steps = recipe.epochs * -(-len(part.train.labels) // config.batch_size)
         fits[name] = work.fit(
             ''.join(c if c.isalnum() else '-' for c in name).strip('-'),
@@ -95,8 +106,8 @@ def train(config: Any, work: Work, sets: Sets) -> dict[str, Fit]:
             epochs=recipe.epochs,
             batch_size=config.batch_size,
             optimizer=_optimizer(
-                recipe.rate,
                 recipe.decay,
+                recipe.hidden_decay,
                 recipe.peak or config.learning_rate,
                 steps,
             ),

@@ -1,5 +1,7 @@
 """Section 4.3: how far each layer can stretch, and the whole net, for our networks."""
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -47,14 +49,12 @@ def _largest(matrix: Any) -> float:
     return float(np.sqrt(np.linalg.eigvalsh(gram)[-1]))
 
 
-@jax.jit
-def _written_out(layer, unit):
-    return layer.linear(unit).reshape(len(unit), -1).T
-
-
+@functools.partial(jax.jit, static_argnums=1)
 def _matrix(layer: Any, shape: tuple[int, ...]) -> jax.Array:
-    size = int(np.prod(shape))
-    return _written_out(layer, jnp.eye(size).reshape(size, *shape))
+    """The matrix of a layer, written out column by column."""
+    size = math.prod(shape)
+    unit = jnp.eye(size).reshape(size, *shape)
+    return layer.linear(unit).reshape(size, -1).T
 
 
 def of_network(
@@ -82,7 +82,8 @@ def of_network(
 
 def _of_layer(layer: Any, shape: tuple[int, ...], work: Work) -> tuple[float, ...]:
     svd = _largest(_matrix(layer, shape))
-    power = _power(layer, shape, work.key)
+    run = jax.jit(lambda layer: certify.power_norm(layer.linear, shape, work.key))
+    power = float(run(layer))
     if isinstance(layer, certify.Dense):
         return svd, power, np.nan, np.nan, np.nan
     around = layer.replace(padding='CIRCULAR')
@@ -93,10 +94,6 @@ def _of_layer(layer: Any, shape: tuple[int, ...], work: Work) -> tuple[float, ..
         _largest(_matrix(around, shape)),
         float(around.lipschitz(shape)),
     )
-
-
-def _power(layer: Any, shape: tuple[int, ...], key: jax.Array) -> float:
-    return float(jax.jit(lambda own: certify.power_norm(own.linear, shape, key))(layer))
 
 
 @jax.jit
@@ -207,14 +204,6 @@ def _report(rows, ratios, bounds, radii, found, x, y) -> Findings:
          float(np.median(radii[n][radii[n] > 0])) if (radii[n] > 0).any() else 0.0]
         for n in bounds
     ]  # fmt: skip
-    samples = {n: r['infinitesimal'] for n, r in ratios.items()}
-
-    def draw(width):
-        return charts.histograms(
-            samples, charts.Axis('stretch: change of the logits per pixel change',
-                                 'log'), width=width,
-        )  # fmt: skip
-
     return Findings(
         claims,
         [
@@ -223,7 +212,9 @@ def _report(rows, ratios, bounds, radii, found, x, y) -> Findings:
                 f'The largest singular value of the Jacobian at each of {len(x)} test '
                 'images. The product of the operator norms of the layers bounds it: '
                 + ', '.join(f'{n} {b:.3g}' for n, b in bounds.items()) + '.',
-                draw,
+                charts.histograms,
+                {n: r['infinitesimal'] for n, r in ratios.items()},
+                charts.Axis('stretch: change of the logits per pixel change', 'log'),
             )
         ],
         [

@@ -115,9 +115,7 @@ def between_models(
                 f'Error in per cent of the network of each column on {len(x)} images '
                 'that L-BFGS changed to fool the network of the row; below, on those '
                 'images with Gaussian noise of exactly the same root mean square.',
-                lambda width: charts.matrix(
-                    together, labels, TABLE_1, form='{:.0f}', width=width
-                ),
+                charts.matrix, together, labels, TABLE_1, form='{:.0f}',
             )
         ],
         [
@@ -208,21 +206,14 @@ def between_halves(
                 f'Changes that L-BFGS made for {HALVES[0]}, scaled to one size, shown '
                 'to it, to another network trained on the same half of the images (P1) '
                 'and to one trained on the other half (P2).',
-                lambda width: charts.lines(
-                    [
-                        charts.Line(
-                            name,
-                            (100 * sizes).tolist(),
-                            curves[:, j].tolist(),
-                            dashed=j == 3,
-                        )
-                        for j, name in enumerate(names)
-                    ],
-                    charts.Axis('size of the change, RMS in % of the pixel range'),
-                    charts.Axis('error (%)', limits=(0, 101)),
-                    marks={'amplified in the paper': 100 * AMPLIFIED},
-                    width=width,
-                ),
+                charts.lines,
+                [
+                    charts.Line(name, 100 * sizes, curves[:, j], dashed=j == 3)
+                    for j, name in enumerate(names)
+                ],
+                charts.Axis('size of the change, RMS in % of the pixel range'),
+                charts.Axis('error (%)', limits=(0, 101)),
+                marks={'amplified in the paper': 100 * AMPLIFIED},
             )
         ],
         [

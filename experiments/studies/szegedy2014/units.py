@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import models
-from advjax.report import charts
 from advjax.training import Fit
 from experiments.frame import nets
 from experiments.frame.datasets import Sets
-from experiments.frame.findings import Findings, claim, picture, table
+from experiments.frame.findings import Findings, claim, image_grid, picture, table
 from experiments.frame.work import Work
 
 
@@ -47,10 +46,7 @@ def compare(config: Any, work: Work, fit: Fit, sets: Sets) -> dict[str, Coherenc
     x, y = work.images(sets.test)
 
     features = models.features_fn(fit.model, fit.params, fit.model_state)
-    parts = [
-        np.asarray(features(jnp.asarray(x[i : i + 1000])))
-        for i in range(0, len(x), 1000)
-    ]
+    parts = [features(jnp.asarray(x[i : i + 1000])) for i in range(0, len(x), 1000)]
     phi = np.concatenate(parts)
     units = phi.shape[1]
     random = np.random.RandomState(config.seed)
@@ -106,9 +102,10 @@ def findings(config: Any, work: Work, sets: Sets, fits: Mapping[str, Fit]) -> Fi
                 'The test images that excite a unit of the last hidden layer most, and '
                 'those that lie farthest along a random direction of the same layer, '
                 'with their labels.',
-                lambda width, shown=shown: charts.adversarial_grid(
-                    shown, width=width, columns=config.top if width > 6 else 4
-                ),
+                image_grid,
+                shown,
+                config.top,
+                4,
             )
         )
     return Findings(

@@ -1,4 +1,4 @@
-"""A linear classifier that two ReLU units make weak, and one that nothing turns.
+"""A linear classifier weakened by two ReLU units, and one without adversarial examples.
 
 The network of this module is the nearest-centroid classifier plus one pair of
 ReLU units,

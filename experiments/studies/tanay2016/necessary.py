@@ -23,8 +23,11 @@ def attacked(
     y: Any,
     ball: balls.Ball,
     restarts: int,
-) -> dict[str, dict[str, Any]]:
-    """Accuracy of networks under FGSM and under PGD with restarts on the margin."""
+) -> dict[str, float]:
+    """Accuracies by network: 'clean', under 'fgsm', under 'pgd' with restarts.
+
+    PGD climbs the margin.
+    """
     searches = {
         'fgsm': attacks.fgsm(ball),
         'pgd': attacks.restarts(attacks.pgd(ball, 40, loss=losses.margin), restarts),
@@ -32,11 +35,8 @@ def attacked(
     found = {}
     for name, network in named.items():
         e = work.evaluate(network, x, y, searches)
-        found[name] = {
-            'clean': e.clean_accuracy,
-            'fgsm': e.accuracy('fgsm'),
-            'pgd': e.accuracy('pgd'),
-        }
+        found[f'{name} clean'] = e.clean_accuracy
+        found |= {f'{name} {kind}': e.accuracy(kind) for kind in searches}
     return found
 
 
@@ -55,13 +55,13 @@ def findings(work: Work, task: Pair, eps: float, level: float, images: int) -> F
     wide = balls.linf(0.2, bounds=None)
 
     def attack():
-        found = attacked(
-            work, {'linear': bent.linear, 'bent': bent.network}, x, y, ball, 10
-        )
-        found |= attacked(work, {'toy': toy_network}, toy_x, toy_y, wide, 10)
-        numbers = {f'{a} {b}': v for a, row in found.items() for b, v in row.items()}
+        both = {'linear': bent.linear, 'bent': bent.network}
         near = networks.reach(bent, x, y)
-        return numbers | {f'reach {k}': v for k, v in near.items()}
+        return {
+            **attacked(work, both, x, y, ball, 10),
+            **attacked(work, {'toy': toy_network}, toy_x, toy_y, wide, 10),
+            **{f'reach {k}': v for k, v in near.items()},
+        }
 
     found = work.keep('necessary', attack)
     percent = {k: 100 * v for k, v in found.items() if not k.startswith('reach')}
@@ -104,20 +104,10 @@ def findings(work: Work, task: Pair, eps: float, level: float, images: int) -> F
         ),
     ]  # fmt: skip
     names = {'linear': 'linear', 'bent': 'two ReLUs more', 'toy': 'bright halves'}
-
-    def bars(width):
-        return charts.bars(
-            list(names.values()),
-            {
-                label: [float(percent[f'{name} {kind}']) for name in names]
-                for label, kind in (
-                    ('no attack', 'clean'), ('FGSM', 'fgsm'), ('PGD', 'pgd')
-                )
-            },
-            Axis('accuracy (%)', limits=(0, 101)),
-            width=width,
-        )  # fmt: skip
-
+    series = {
+        label: [float(percent[f'{name} {kind}']) for name in names]
+        for label, kind in (('no attack', 'clean'), ('FGSM', 'fgsm'), ('PGD', 'pgd'))
+    }
     far = 1.3 * steps['fgsm']
     steps_at = np.linspace(-far, far, 1201)
     at = int(np.flatnonzero(right)[0])
@@ -129,19 +119,6 @@ def findings(work: Work, task: Pair, eps: float, level: float, images: int) -> F
         return -sign * np.asarray(logits)[:, 1]
 
     step = np.sign(plane.normal) / np.sqrt(plane.normal.size)
-
-    def profile(width):
-        return charts.lines(
-            [
-                Line("along FGSM's step", steps_at, along(sign * step)),
-                Line('along z', steps_at, along(sign * bent.direction)),
-            ],
-            Axis('L2 distance from the image (pixels)'),
-            Axis('score of the right class', limits=(-6, 6)),
-            levels={'decision boundary': 0.0},
-            width=width,
-        )
-
     pictures = [
         picture(
             'Local linearity is neither necessary nor enough',
@@ -149,13 +126,23 @@ def findings(work: Work, task: Pair, eps: float, level: float, images: int) -> F
             f'{eps:g}; the same with two ReLU units, which FGSM cannot tell '
             'apart and PGD turns; and a linear classifier of images with a bright '
             'half, of which no answer turns at a fifth of the whole range of pixels.',
-            bars,
+            charts.bars,
+            list(names.values()),
+            series,
+            Axis('accuracy (%)', limits=(0, 101)),
         ),
         picture(
             'What FGSM does not see',
             'The score of one test image by the bent network. Its gradient points '
             'along a direction in which the boundary is far away.',
-            profile,
+            charts.lines,
+            [
+                Line("along FGSM's step", steps_at, along(sign * step)),
+                Line('along z', steps_at, along(sign * bent.direction)),
+            ],
+            Axis('L2 distance from the image (pixels)'),
+            Axis('score of the right class', limits=(-6, 6)),
+            levels={'decision boundary': 0.0},
         ),
     ]
     return Findings(claims, pictures)

@@ -20,7 +20,12 @@ def _linearity(network, ball, key, x, y):
         network, x, y, ball, key=key, loss=losses.margin
     )
     found = geometry.linearisation(network, x, y, ball, key=key, loss=losses.margin)
-    return aligned, found.mean, found.worst, found.predicted, found.relative
+    return aligned, {
+        'mean error': found.mean,
+        'worst error': found.worst,
+        'predicted': found.predicted,
+        'relative': found.relative,
+    }
 
 
 def linearity(work: Work, network: LogitsFn, x: Any, y: Any, ball: balls.Ball):
@@ -30,16 +35,9 @@ def linearity(work: Work, network: LogitsFn, x: Any, y: Any, ball: balls.Ball):
       The mean alignment, and medians of the mean error, of the worst error and of the
       change that the gradient predicts, all in logits, and of their ratio.
     """
-    aligned, mean, worst, predicted, relative = map(
-        np.asarray, _linearity(network, ball, work.key, jnp.asarray(x), jnp.asarray(y))
-    )
-    return {
-        'alignment': np.nanmean(aligned),
-        'mean error': np.median(mean),
-        'worst error': np.median(worst),
-        'predicted': np.median(predicted),
-        'relative': np.median(relative),
-    }
+    aligned, found = _linearity(network, ball, work.key, jnp.asarray(x), jnp.asarray(y))
+    medians = {name: np.median(np.asarray(each)) for name, each in found.items()}
+    return {'alignment': np.nanmean(np.asarray(aligned)), **medians}
 
 
 @jax.jit
@@ -68,7 +66,6 @@ def findings(
     work: Work, named: dict[str, LogitsFn], x: Any, y: Any, eps: float, task: Pair
 ) -> Findings:
     """Linearity of networks over the ball they are attacked in, and the attacks."""
-    ball = balls.linf(eps)
 
     def measure():
         found = {}
@@ -76,8 +73,7 @@ def findings(
             for radius in (eps / 3, eps):
                 row = linearity(work, network, x, y, balls.linf(radius))
                 found |= {f'{name} {radius:.2g} {k}': v for k, v in row.items()}
-        under = attacked(work, named, x, y, ball, 2)
-        found |= {f'{a} {b}': v for a, row in under.items() for b, v in row.items()}
+        found |= attacked(work, named, x, y, balls.linf(eps), 2)
         for name, network in named.items():
             found |= {f'{name} {k}': v for k, v in _angles(network, task).items()}
         return found

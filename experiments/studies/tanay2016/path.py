@@ -1,7 +1,6 @@
 """Strength along the regularisation path, and the mirror images it goes with."""
 
 import functools
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,8 +10,8 @@ from advjax import geometry
 from advjax.geometry import Hyperplane
 from advjax.report import charts
 from advjax.report.charts import Axis, Line
-from experiments.frame.findings import Findings, claim, picture, table
-from experiments.frame.two_classes import Pair, error, margins
+from experiments.frame.findings import Findings, claim, image_grid, picture, table
+from experiments.frame.two_classes import Pair, error, fitted, margins
 from experiments.frame.work import Work
 
 COMPUTED_BEFORE = {
@@ -67,24 +66,17 @@ def regularisation_path(
     """
 
     def train() -> dict[str, Any]:
-        from sklearn.exceptions import ConvergenceWarning
         from sklearn.svm import LinearSVC
 
-        fits = []
-        with warnings.catch_warnings():
-            # The weakest regularisation needs more than any number of iterations.
-            warnings.simplefilter('ignore', ConvergenceWarning)
-            for cost in costs:
-                fit = LinearSVC(
-                    C=cost,
-                    loss='hinge',
-                    intercept_scaling=10,
-                    tol=1e-5,
-                    max_iter=iterations,
-                    random_state=0,
-                ).fit(task.x, task.y)
-                fits.append(np.append(fit.coef_[0], fit.intercept_[0]))
-        return {'weights': np.stack(fits)}
+        # The weakest regularisation needs more than any number of iterations.
+        machines = [
+            LinearSVC(
+                C=cost, loss='hinge', intercept_scaling=10, tol=1e-5,
+                max_iter=iterations, random_state=0,
+            )
+            for cost in costs
+        ]  # fmt: skip
+        return {'weights': np.stack([fitted(m, task.x, task.y) for m in machines])}
 
     weights = work.keep('path', train)['weights']
     planes = [geometry.hyperplane(w[:-1], w[-1]) for w in weights]
@@ -151,28 +143,24 @@ def findings(path: Path, task: Pair, known: bool) -> Findings:
             path.strength[-1], paper='7.89', tag='C', band=band(7, 9),
         ),
     ]  # fmt: skip
-    lines = [Line('test error (%)', path.costs, errors)]
-    lines.append(Line('training error (%)', path.costs, 100 * path.train_error))
-    cost = Axis('cost of an error, C', 'log')
-
-    def draw(width):
-        shown = {
-            'Error (%)': lines,
-            'Strength': [Line('', path.costs, path.strength)],
-            'Mean L2 distance': [Line('', path.costs, path.distance)],
-        }
-        drawings = [
-            functools.partial(
-                charts.lines_on,
-                lines=some,
-                x=cost,
-                marks={'least test error': path.costs[best]},
-                title=title,
-            )
-            for title, some in shown.items()
-        ]
-        return charts.panels(drawings, width=width, height=3.6)
-
+    lines = {
+        'Error (%)': [
+            Line('test error (%)', path.costs, errors),
+            Line('training error (%)', path.costs, 100 * path.train_error),
+        ],
+        'Strength': [Line('', path.costs, path.strength)],
+        'Mean L2 distance': [Line('', path.costs, path.distance)],
+    }
+    panels = [
+        functools.partial(
+            charts.lines_on,
+            lines=some,
+            x=Axis('cost of an error, C', 'log'),
+            marks={'least test error': path.costs[best]},
+            title=title,
+        )
+        for title, some in lines.items()
+    ]
     rows = []
     for k, c in enumerate(path.costs):
         before = COMPUTED_BEFORE.get(c) if known else None
@@ -194,7 +182,9 @@ def findings(path: Path, task: Pair, known: bool) -> Findings:
         'Strength along the regularisation path',
         'Regularisation weakens to the right. Errors fall and rise again while the '
         'boundary only comes nearer: right of the mark strength is overfitting.',
-        draw,
+        charts.panels,
+        panels,
+        height=3.6,
     )
     return Findings(claims, [drawn], [shown])
 
@@ -227,8 +217,9 @@ def mirrors(path: Path, task: Pair) -> Findings:
         'between them (clipped to the range of pixels for display). All three give the '
         'mirror image the other class, as surely as they gave the image its own. The '
         'nearer the boundary, the less there is to see.',
-        lambda width: charts.adversarial_grid(
-            rows, width=width, columns=8 if width > 8 else 4
-        ),
+        image_grid,
+        rows,
+        8,
+        4,
     )
     return Findings([], [drawn])

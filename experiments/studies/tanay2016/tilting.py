@@ -34,13 +34,10 @@ def components(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return columns.T[::-1], np.sqrt(np.maximum(squares[::-1], 0))
 
 
-def tilted(task: Pair, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest-centroid classifier tilted along directions.
+def tilted(task: Pair, directions: np.ndarray) -> dict[str, np.ndarray]:
+    """'errors' on the test set and 'strengths' of tilted classifiers, (K, ANGLES).
 
-    A component has no sign, and the two ways to tilt differ a little: the mean.
-
-    Returns:
-      Test errors and strengths, (directions, ANGLES).
+    A component has no sign, and the two ways to tilt differ a little: the mean of both.
     """
     i, j = task.means
     centre, middle = geometry.halfway(i, j), (i + j) / 2
@@ -50,26 +47,19 @@ def tilted(task: Pair, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             [geometry.tilt(centre, sign * z, angle, middle) for sign in (1, -1)]
             for angle in ANGLES
         ]
-        errors.append(
-            [
-                np.mean([error(p, task.test_x, task.test_y) for p in both])
-                for both in planes
-            ]
-        )
+        errors.append([
+            np.mean([error(p, task.test_x, task.test_y) for p in both])
+            for both in planes
+        ])  # fmt: skip
         strengths.append([geometry.strength(both[0], i, j) for both in planes])
-    return np.array(errors), np.array(strengths)
+    return {'errors': np.array(errors), 'strengths': np.array(strengths)}
 
 
 def findings(work: Work, task: Pair, wanted: Sequence[int], known: bool) -> Findings:
     """Test errors of tilted classifiers, all of one strength."""
     rows, sizes = components(task.x)
     chosen = [k for k in wanted if sizes[min(k, len(sizes) - 1)] > 1e-6]
-    found = work.keep(
-        'tilting',
-        lambda: dict(
-            zip(('errors', 'strengths'), tilted(task, rows[chosen]), strict=True)
-        ),
-    )
+    found = work.keep('tilting', lambda: tilted(task, rows[chosen]))
     errors, strengths = 100 * found['errors'], found['strengths']
     at = ANGLES.index(80)
     secant = 1 / np.cos(np.radians(ANGLES))
@@ -98,42 +88,34 @@ def findings(work: Work, task: Pair, wanted: Sequence[int], known: bool) -> Find
         ),
     ]  # fmt: skip
 
-    def draw(width):
-        some = chosen if len(chosen) <= 5 else [chosen[n] for n in (0, 1, 3, -2, -1)]
-        return charts.lines(
-            [
-                Line(
-                    f'component {k} (deviation {sizes[k]:.2g})',
-                    ANGLES,
-                    errors[chosen.index(k)],
-                )
-                for k in some
-            ],
-            Axis('tilt (degrees)'),
-            Axis('test error (%)'),
-            width=width,
-        )
-
+    some = chosen if len(chosen) <= 5 else [chosen[n] for n in (0, 1, 3, -2, -1)]
+    lines = [
+        Line(f'component {k} (deviation {sizes[k]:.2g})', ANGLES, errors[n])
+        for n, k in enumerate(chosen)
+        if k in some
+    ]
     body = []
     for n, k in enumerate(chosen):
         before = TILTED_BEFORE.get(k) if known else None
         said = '' if before is None else ' / '.join(f'{b:g}' for b in before)
         body.append((k, sizes[k], *errors[n, 1:], said))
-    note = 'Strength is ' + ', '.join(
+    at_each = ', '.join(
         f'{s:.3g} at {a} degrees' for s, a in zip(strengths[0], ANGLES, strict=True)
     )
     shown = table(
         'Test error (%) of the nearest-centroid classifier, tilted',
         ('component', 'deviation', *(f'{a} degrees' for a in ANGLES[1:]), '(C)'),
         body,
-        note
-        + ', whatever the component. Mean of tilting one way and the other; column '
-        '(C): an earlier run, which tilted one way.',
+        f'Strength is {at_each}, whatever the component. Mean of tilting one way and '
+        'the other; column (C): an earlier run, which tilted one way.',
     )
     drawn = picture(
         'Tilting the boundary along principal components',
         'The same tilt, hence the same strength, for every line. Along components in '
         'which images hardly vary it goes unseen by the test error.',
-        draw,
+        charts.lines,
+        lines,
+        Axis('tilt (degrees)'),
+        Axis('test error (%)'),
     )
     return Findings(claims, [drawn], [shown])

@@ -128,21 +128,7 @@ def run(config: Config, work: Work) -> Findings:
         tables=[
             toy.closed_forms(distribution),
             _sizes(swept, list(digits.methods(config)), eps),
-            table(
-                'Pixels that go with the label: 3 against 7',
-                ['tau', 'pixels', 'accuracy %', f'Linf eps {config.pixel_eps:g} %'],
-                [
-                    [f'{t:g}', int(k), round(c, 2), round(r, 2)]
-                    for t, k, c, r in zip(
-                        *(
-                            chosen[n].tolist()
-                            for n in ('taus', 'kept', 'clean', 'robust')
-                        ),
-                        strict=True,
-                    )
-                ],
-                'Robust accuracies are exact.',
-            ),
+            _pixels(config, chosen),
         ],
     )
 
@@ -239,6 +225,19 @@ def _sizes(found: dict[str, np.ndarray], names: list[str], eps: float) -> Table:
         'Means over seeds; the last row is the pair of nets that all studies share, '
         'trained for longer.',
     )  # fmt: skip
+
+
+def _pixels(config: Config, found: dict[str, np.ndarray]) -> Table:
+    columns = (found[n].tolist() for n in ('taus', 'kept', 'clean', 'robust'))
+    return table(
+        'Pixels that go with the label: 3 against 7',
+        ['tau', 'pixels', 'accuracy %', f'Linf eps {config.pixel_eps:g} %'],
+        [
+            [f'{tau:g}', int(kept), round(clean, 2), round(robust, 2)]
+            for tau, kept, clean, robust in zip(*columns, strict=True)
+        ],
+        'Robust accuracies are exact.',
+    )
 
 
 STUDY = define(

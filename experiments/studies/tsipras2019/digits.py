@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from advjax import attacks, balls, features, models, training, zoo
+from advjax import attacks, balls, features, training, zoo
 from advjax.types import Array, LogitsFn
 from experiments.frame import measures, nets
-from experiments.frame.datasets import Sets
+from experiments.frame.datasets import Sets, first
 from experiments.frame.work import Work
 from experiments.studies.tsipras2019 import saliency
 
@@ -57,8 +57,7 @@ def sizes(config: Any, work: Work, sets: Sets) -> dict[str, np.ndarray]:
             attack=attacks.bim(balls.linf(eps), 1) if method.adversarial else None,
         )
         # The images held out for choosing would be more than those to learn.
-        last = fit.last
-        return models.logits_fn(fit.model, last.params, last.model_state)
+        return nets.last_of(fit)
 
     whole = {
         name: measured(shared(work, sets).logits_fn)
@@ -94,30 +93,24 @@ def methods(config: Any) -> dict[str, training.Method]:
 
 def robust_in_l2(config: Any, work: Work, sets: Sets) -> LogitsFn:
     """The same network, trained by PGD in an L2 ball."""
-    count = config.l2_images
-    train = sets.train._replace(
-        images=sets.train.images[:count], labels=sets.train.labels[:count]
-    )
-    fit = work.fit(
+    return work.fit(
         'L2',
         training.pgd_at(balls.l2(config.l2_eps), config.l2_steps),
         zoo.fast_mnist(sets.shape, sets.classes),
-        sets._replace(train=train),
+        sets._replace(train=first(sets.train, config.l2_images)),
         epochs=config.l2_epochs,
         seed=config.seed,
-    )
-    return fit.logits_fn
+    ).logits_fn
 
 
 def _some(sets: Sets, size: int, total: int, seed: int) -> Sets:
     """Random images of one size of training set, repeated up to ``total``."""
     order = np.random.RandomState(seed).permutation(len(sets.train.labels))[:size]
     index = np.resize(order, max(total, size))
-    train, held = sets.train, sets.held_out
-    return sets._replace(
-        train=train._replace(images=train.images[index], labels=train.labels[index]),
-        held_out=held._replace(images=held.images[:200], labels=held.labels[:200]),
+    train = sets.train._replace(
+        images=sets.train.images[index], labels=sets.train.labels[index]
     )
+    return sets._replace(train=train, held_out=first(sets.held_out, 200))
 
 
 def gradients(
@@ -155,8 +148,7 @@ def large(
     attack = attacks.pgd(balls.l2(radius), config.large_steps, keep_best=False)
     found = {}
     for name, net in trained.items():
-        run = jax.jit(lambda net, x, y: attack(net, work.key, x, y))
-        adv = np.asarray(run(net, x, y))
+        adv = np.asarray(measures.run_attack(attack, net, work.key, x, y))
         answers = measures.answers(net, adv)
         fooled = answers != y
         seen = judge.predict(adv.reshape(len(adv), -1))

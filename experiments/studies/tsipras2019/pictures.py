@@ -1,13 +1,12 @@
 """The figures of the paper, redrawn from our data."""
 
 import functools
-from typing import Any
 
 import numpy as np
 
 from advjax.report import charts
 from advjax.report.charts import Axis, Line
-from experiments.frame.findings import Picture, picture
+from experiments.frame.findings import Picture, first_images, picture
 
 PER_CENT = (0.0, 100.0)
 
@@ -17,59 +16,53 @@ TRAININGS = ('natural', 'Linf', 'L2')
 def bound(found: dict[str, np.ndarray], p: float) -> Picture:
     """Theorem 2.1 and classifiers."""
     clean = np.linspace(1 - (1 - p) / p, 1, 50)
+    names = {
+        'random': 'linear classifiers',
+        'natural': 'SVM, natural training',
+        'adversarial': 'SVM, adversarial training',
+    }
 
-    def draw(width):
-        points = {
-            'linear classifiers': (
-                100 * found['random clean'], 100 * found['random robust'],
-            ),
-            **{
-                f'SVM, {name} training': (
-                    [100 * float(found[f'{name} clean'])],
-                    [100 * float(found[f'{name} robust'])],
-                )
-                for name in ('natural', 'adversarial')
-            },
-        }  # fmt: skip
+    def per_cent(name):
+        return 100 * np.atleast_1d(found[name])
 
-        def chart(axes):
-            charts.scatter_on(
-                axes, points, Axis('accuracy (%)', limits=(90, 100.3)),
-                Axis('accuracy at eps = 2 eta (%)', limits=(-2, 102)),
-            )  # fmt: skip
-            line = 100 * p / (1 - p) * (1 - clean)
-            axes.plot(100 * clean, line, color='#1d2733', lw=1.6, label='theorem 2.1')
+    points = {
+        title: (per_cent(f'{name} clean'), per_cent(f'{name} robust'))
+        for name, title in names.items()
+    }
 
-        return charts.panels([chart], width=width, height=4.8)
+    def chart(axes):
+        charts.scatter_on(
+            axes, points, Axis('accuracy (%)', limits=(90, 100.3)),
+            Axis('accuracy at eps = 2 eta (%)', limits=(-2, 102)),
+        )  # fmt: skip
+        line = 100 * p / (1 - p) * (1 - clean)
+        axes.plot(100 * clean, line, color='#1d2733', lw=1.6, label='theorem 2.1')
 
     return picture(
         'Accuracy costs robustness (theorem 2.1)',
         'Each point is a classifier of the distribution, with its exact accuracies. '
         'None can lie above the line: who is right more often than the robust feature '
         'must use features that an adversary turns round.',
-        draw,
+        charts.panels,
+        [chart],
+        height=4.8,
     )
 
 
 def weights(found: dict[str, np.ndarray]) -> Picture:
     """What both SVMs learnt."""
 
-    def draw(width):
-        def share(name):
-            size = np.abs(found[name]) / np.abs(found[name]).sum()
-            return [100 * size[0], 100 * size[1:].sum()]
-
-        series = {
-            f'{name} training': share(name) for name in ('natural', 'adversarial')
-        }
-        groups = ['x_1, robust', 'x_2 and on, weak']
-        axis = Axis('share of all weight (%)', limits=PER_CENT)
-        return charts.bars(groups, series, axis, width=width)
+    def share(name):
+        size = np.abs(found[name]) / np.abs(found[name]).sum()
+        return [100 * size[0], 100 * size[1:].sum()]
 
     return picture(
         'Where the weight goes (theorem 2.2)',
         'The same samples, the same loss: only the adversary makes the difference.',
-        draw,
+        charts.bars,
+        ['x_1, robust', 'x_2 and on, weak'],
+        {f'{name} training': share(name) for name in ('natural', 'adversarial')},
+        Axis('share of all weight (%)', limits=PER_CENT),
     )
 
 
@@ -86,28 +79,27 @@ def sizes(found: dict[str, np.ndarray], names: list[str], eps: float) -> Picture
     # From a little below the fewest images' accuracy: there the lines part.
     lowest = float(found['natural'][0, :, 0].min()) - 8
 
-    def chart(axes, which, limits, title):
-        charts.lines_on(
-            axes, [line(n, which) for n in names], Axis('training images', 'log'),
-            Axis('accuracy (%)', limits=limits), title=title,
-        )  # fmt: skip
-
-    def draw(width):
-        panels = [
-            functools.partial(chart, which=0, limits=(lowest, 101), title='clean'),
-            functools.partial(
-                chart, which=1, limits=(-2, 101), title=f'PGD, Linf {eps:g}'
-            ),
-        ]
-        return charts.panels(panels, width=width)
-
+    panels = [
+        functools.partial(
+            charts.lines_on,
+            lines=[line(name, which) for name in names],
+            x=Axis('training images', 'log'),
+            y=Axis('accuracy (%)', limits=(least, 101)),
+            title=title,
+        )
+        for which, least, title in (
+            (0, lowest, 'clean'),
+            (1, -2, f'PGD, Linf {eps:g}'),
+        )
+    ]
     return picture(
         'How many images robustness takes (figure 2)',
         'The same network, trained naturally and against FGSM from random starts, on '
         'more and more images. The last points are trained on the whole set, and for '
         'longer. Where a line leaves the picture, training has collapsed to one '
         'answer, with every seed that was tried.',
-        draw,
+        charts.panels,
+        panels,
     )
 
 
@@ -116,18 +108,6 @@ def centred(images: np.ndarray) -> np.ndarray:
     axes = tuple(range(1, images.ndim))
     scale = 3 * np.std(images, axis=axes, keepdims=True)
     return np.clip(0.5 + 0.5 * images / np.where(scale > 0, scale, 1), 0, 1)
-
-
-def _grid(rows: list[dict[str, Any]]):
-    def draw(width):
-        columns = len(rows[0]['images']) if width > 8 else len(rows[0]['images']) // 2
-        shown = [
-            {k: v if k == 'title' else v[:columns] for k, v in row.items()}
-            for row in rows
-        ]
-        return charts.adversarial_grid(shown, width=width, columns=columns)
-
-    return draw
 
 
 def saliency(found: dict[str, np.ndarray]) -> Picture:
@@ -146,7 +126,8 @@ def saliency(found: dict[str, np.ndarray]) -> Picture:
         'What the loss depends on (figure 3)',
         'Grey is no influence, bright pixels raise the loss, dark ones lower it. '
         'Nothing is smoothed.',
-        _grid(rows),
+        first_images,
+        rows,
     )
 
 
@@ -173,7 +154,8 @@ def large(
         'Adversarial images of a large radius (figure 4)',
         'L2 PGD against three networks, with their answers below: as much change as it '
         'takes to make one digit into another.',
-        _grid(rows),
+        first_images,
+        rows,
     )
 
 
@@ -194,33 +176,26 @@ def ways(
         }
         for i in (fooled if len(fooled) else [0])
     ]  # fmt: skip
-
-    def draw(width):
-        return charts.adversarial_grid(rows, width=width, columns=8)
-
     return picture(
         'Between an image and its adversarial one (figure 5)',
         'Straight lines in pixels to what fools the network trained in L2.',
-        draw,
+        charts.adversarial_grid,
+        rows,
+        columns=8,
     )
 
 
 def pixels(found: dict[str, np.ndarray], eps: float) -> Picture:
     """The linear experiment on pixels that go with the label."""
-
-    def draw(width):
-        lines = [
-            Line('clean', found['taus'], found['clean']),
-            Line(f'Linf eps {eps:g}, exact', found['taus'], found['robust']),
-        ]
-        x = Axis('tau: least correlation of a pixel with the label')
-        return charts.lines(
-            lines, x, Axis('accuracy (%)', limits=PER_CENT), width=width
-        )
-
     return picture(
         'Fewer, better features',
         'Logistic regressions of 3 against 7, trained normally, that only see pixels '
         'whose correlation with the label exceeds tau.',
-        draw,
+        charts.lines,
+        [
+            Line('clean', found['taus'], found['clean']),
+            Line(f'Linf eps {eps:g}, exact', found['taus'], found['robust']),
+        ],
+        Axis('tau: least correlation of a pixel with the label'),
+        Axis('accuracy (%)', limits=PER_CENT),
     )

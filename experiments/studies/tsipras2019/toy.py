@@ -30,9 +30,8 @@ def _run(config: Any) -> dict[str, Any]:
         'natural': trained(truth, config, jnp.float32(0)),
         'adversarial': trained(truth, config, eps),
     }
-    found: dict[str, Any] = {'eps': eps}
+    found: dict[str, Any] = {'eps': eps, **weights}
     for name, w in weights.items():
-        found[name] = w
         found[f'{name} clean'] = truth.accuracy(w)
         found[f'{name} robust'] = truth.accuracy(w, eps=eps)
 
@@ -50,14 +49,12 @@ def _run(config: Any) -> dict[str, Any]:
     accuracy = jax.jit(TradeOff.accuracy)
     found['random clean'] = accuracy(truth, w, b, jnp.float32(0))
     found['random robust'] = accuracy(truth, w, b, eps)
-    trained_pairs = [
-        (found[f'{name} clean'], found[f'{name} robust']) for name in weights
-    ]
     clean, robust = (
-        jnp.concatenate([found[f'random {kind}'], jnp.stack(pair)])
-        for kind, pair in zip(('clean', 'robust'), zip(*trained_pairs, strict=True),
-                              strict=True)
-    )  # fmt: skip
+        jnp.append(
+            found[f'random {kind}'], jnp.stack([found[f'{n} {kind}'] for n in weights])
+        )
+        for kind in ('clean', 'robust')
+    )
     found['excess'] = jnp.max(robust - truth.bound(clean))
 
     rows = []
@@ -143,19 +140,12 @@ def claims(config: Any, found: dict[str, np.ndarray]) -> list[Claim]:
 
 def closed_forms(found: dict[str, np.ndarray]) -> Table:
     """Closed forms beside samples."""
-    names = [
-        'eta sqrt(d)',
-        'd',
-        'accuracy %',
-        'sampled %',
-        'at eps 2 eta %',
-        'sampled %',
-    ]
-    rows = [
-        [f'{row[0]:g}', int(row[1]), *(f'{100 * v:.3f}' for v in row[2:])]
-        for row in found['table']
-    ]
     return table(
-        'The averaging classifier', names, rows,
+        'The averaging classifier',
+        ['eta sqrt(d)', 'd', 'accuracy %', 'sampled %', 'at eps 2 eta %', 'sampled %'],
+        [
+            [f'{row[0]:g}', int(row[1]), *(f'{100 * v:.3f}' for v in row[2:])]
+            for row in found['table']
+        ],
         'Exact: Phi(eta sqrt(d)) and Phi(-eta sqrt(d)).',
-    )  # fmt: skip
+    )

@@ -4,9 +4,9 @@ r"""A distribution on which accuracy costs robustness, with everything in closed
     x_1 = \begin{cases} +y & \text{w.p. } p \\ -y & \text{w.p. } 1 - p \end{cases},
     \qquad x_2, \ldots, x_{d+1} \sim N(\eta y, 1)
 
-One feature is robust and moderately good, d are worth little each, nearly everything
-together, and less than nothing once an adversary of :math:`\epsilon = 2\eta` in Linf
-has turned them round.
+One feature is robust and agrees with the label with probability p. Each of the d others
+says little about the label; together they determine it almost surely, until an
+adversary of :math:`\epsilon = 2\eta` in Linf turns them against it.
 
 Reference: Tsipras et al. 2019, arXiv 1805.12152, section 2.
 """

@@ -38,6 +38,7 @@ import dataclasses
 
 from advjax import linf
 from experiments.frame import nets
+from experiments.frame.counting import gradient_evaluations
 from experiments.frame.findings import Findings
 from experiments.frame.study import define
 from experiments.frame.work import Work
@@ -46,7 +47,6 @@ from experiments.studies.wong2020.networks import (
     FAST,
     PGD,
     ZERO,
-    gradients_per_step,
     methods,
     seconds_per_step,
     trained,
@@ -88,9 +88,10 @@ def run(config: Config, work: Work) -> Findings:
     ways = methods(ball)
     both = {name: ways[name] for name in (FAST, PGD)}
     times = work.keep('times', lambda: seconds_per_step(config, sets, both))
-    gradients = work.keep(
-        'gradients', lambda: {n: gradients_per_step(sets, m) for n, m in both.items()}
-    )
+    gradients = {
+        name: gradient_evaluations(lambda _, method=method: method)
+        for name, method in both.items()
+    }
     found = {PGD: [trained(config, work, sets, ball, PGD, 0)]}
     found[FAST] = [
         trained(config, work, sets, ball, FAST, seed) for seed in range(config.seeds)

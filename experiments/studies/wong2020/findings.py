@@ -12,7 +12,7 @@ from experiments.studies.wong2020.networks import FAST, PGD, ZERO
 
 
 def best(runs: list) -> dict[str, np.ndarray]:
-    """The run whose best epoch held-out images like best."""
+    """The run whose best epoch is the most robust on held-out images."""
     return max(runs, key=lambda run: float(run['chosen']))
 
 
@@ -105,49 +105,41 @@ def pictures_of(found: dict, times: dict, steps: int) -> list:
         shown = run['attempt'] == run['attempt'][-1]
         return Line(name, run['epoch'][shown], 100 * run[column][shown])
 
-    def curves(width):
-        runs = [(name, best(runs)) for name, runs in found.items()]
-        parts = [
-            functools.partial(
-                charts.lines_on,
-                lines=[line(name, run, column) for name, run in runs],
-                x=Axis('epoch'),
-                y=Axis('%', limits=(0, 101)),
-                title=title,
-            )
-            for column, title in (
-                ('train_accuracy', 'on the attack of the training itself'),
-                ('held_out_robust', 'held-out images, PGD-10'),
-            )
-        ]
-        return charts.panels(parts, width=width)
-
-    def cost(width):
-        points = {
-            name: (
-                [steps * float(np.median(times[name]))] * len(found[name]),
-                [float(run['best']) for run in found[name]],
-            )
-            for name in (FAST, PGD)
-        }
-        return charts.scatter(
-            points,
-            Axis('seconds of training steps', limits=(0, None)),
-            Axis('robust accuracy (%), PGD-50', limits=(0, 101)),
-            width=width,
+    panels = [
+        functools.partial(
+            charts.lines_on,
+            lines=[line(name, best(runs), column) for name, runs in found.items()],
+            x=Axis('epoch'),
+            y=Axis('%', limits=(0, 101)),
+            title=title,
         )
-
+        for column, title in (
+            ('train_accuracy', 'on the attack of the training itself'),
+            ('held_out_robust', 'held-out images, PGD-10'),
+        )
+    ]
+    cost = {
+        name: (
+            [steps * float(np.median(times[name]))] * len(found[name]),
+            [float(run['best']) for run in found[name]],
+        )
+        for name in (FAST, PGD)
+    }
     return [
         picture(
             'Robust on its own attack, and on PGD',
             'Without a random start one step learns to defeat just that step: the '
             'accuracy that training sees goes up, the one under PGD down.',
-            curves,
+            charts.panels,
+            panels,
         ),
         picture(
             'What robustness costs',
             'Each point is a network; time is that of the training steps alone.',
+            charts.scatter,
             cost,
+            Axis('seconds of training steps', limits=(0, None)),
+            Axis('robust accuracy (%), PGD-50', limits=(0, 101)),
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""The trainings that are compared: what they reach, and what a step of them costs."""
+"""The trainings that are compared: their accuracies, and the cost of a step."""
 
 import time
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from advjax import attacks, data, models, training, zoo
+from advjax import attacks, data, training, zoo
 from advjax.balls import Ball
-from experiments.frame import measures
+from experiments.frame import measures, nets
 from experiments.frame.datasets import Sets
 from experiments.frame.work import Work
 
@@ -37,10 +37,8 @@ def trained(
         if name == PGD:
             steps = config.pgd_warm_up * -(-len(sets.train.labels) // config.batch_size)
             warm = optax.linear_schedule(0.0, 1.0, steps)
-            method, rate = (
-                training.scheduled(method, eps=warm),
-                config.pgd_learning_rate,
-            )
+            method = training.scheduled(method, eps=warm)
+            rate = config.pgd_learning_rate
         fit = work.fit(
             label,
             method,
@@ -50,11 +48,11 @@ def trained(
             batch_size=config.batch_size,
             learning_rate=rate,
             seed=seed,
-            # A failure is what is to be seen of the one, and bad luck of the others.
+            # Without a random start the failure is the finding, else it is bad luck.
             recovery='continue' if name == ZERO else 'restart',
         )
         x, y = work.images(work.sets(config.dataset, test_images=config.attacked).test)
-        ends = {'best': fit.logits_fn, 'last': last_of(fit)}
+        ends = {'best': fit.logits_fn, 'last': nets.last_of(fit)}
         found = {
             end: work.evaluate(logits_fn, x, y, strong(ball, config.restarts))
             for end, logits_fn in ends.items()
@@ -77,11 +75,6 @@ def trained(
     return work.keep(f'trained-{label}', compute)
 
 
-def last_of(fit: training.Fit):
-    """The network as training ended with it."""
-    return models.logits_fn(fit.model, *fit.last.result)
-
-
 def strong(ball: Ball, restarts: int) -> dict[str, Any]:
     """PGD-50 of steps of eps / 30, from several starts; any iterate counts."""
     return {'PGD-50': attacks.restarts(attacks.pgd(ball, 50, rate=1 / 30), restarts)}
@@ -96,7 +89,10 @@ def seconds_per_step(
     """
     model = zoo.fast_mnist(sets.shape, sets.classes)
     # The batch is an argument: a constant would be computed with at compile time.
-    batch = _first(sets, config.batch_size)
+    batch = {
+        'image': data.to_float(sets.train.images[: config.batch_size]),
+        'label': jnp.asarray(sets.train.labels[: config.batch_size], jnp.int32),
+    }
     key = jax.random.key(0)
     step = jax.jit(training.step)
     state = training.create(model, optax.adam(config.learning_rate), key=key)
@@ -116,25 +112,3 @@ def seconds_per_step(
         for _ in range(config.timed_rounds)
     ]
     return dict(zip(ways, np.array(rounds).T, strict=True))
-
-
-def gradients_per_step(sets: Sets, method: training.Method) -> int:
-    """Counts how often a step runs the network, each time for a gradient."""
-    model, seen = zoo.fast_mnist(sets.shape, sets.classes), []
-
-    def apply(*args, **options):
-        jax.debug.callback(lambda: seen.append(1))
-        return model.apply(*args, **options)
-
-    counted = model._replace(apply=apply)
-    state = training.create(counted, optax.sgd(0.1), key=jax.random.key(0))
-    jax.jit(training.step)(method, state, _first(sets, 2), jax.random.key(0))
-    jax.effects_barrier()
-    return len(seen)
-
-
-def _first(sets: Sets, count: int) -> dict[str, jax.Array]:
-    return {
-        'image': data.to_float(sets.train.images[:count]),
-        'label': jnp.asarray(sets.train.labels[:count], jnp.int32),
-    }

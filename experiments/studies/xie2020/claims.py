@@ -4,47 +4,38 @@ from typing import Any
 
 import numpy as np
 
-from experiments.frame.findings import claim
-from experiments.studies.xie2020.networks import WORDS
+from experiments.frame.findings import Claim, Tag, claim
 
 
-def order_claims(config: Any, grid: dict) -> list:
+def order_claims(config: Any, grid: dict) -> list[Claim]:
     """Who is more accurate on clean images, at every size."""
+    published = '+0.9 (B7), +0.3 to +0.9 (B0 to B7)'
+    pairs: list[tuple[str, str, str, Tag, Any]] = [
+        ('advprop', 'clean', published, 'R', (0, None)),
+        ('advprop', 'joint', '> 0', 'D', (0, None)),
+        ('joint', 'clean', '< 0', 'M', None),
+    ]
     claims = []
     for size in config.sizes:
-        clean, joint, advprop = (grid[n, size][0] for n in WORDS)
-        where = f'{size} training images, {config.seeds} seeds: clean accuracy,'
-        claims += [
-            claim(
-                f'{where} AdvProp - clean training',
-                np.mean(advprop - clean),
-                paper='+0.9 (B7), +0.3 to +0.9 (B0 to B7)',
-                tag='R',
-                band=(0, None),
-                unit='points',
-                reason=chance(advprop - clean),
-            ),
-            claim(
-                f'{where} AdvProp - joint training',
-                np.mean(advprop - joint),
-                paper='> 0',
-                band=(0, None),
-                unit='points',
-                reason=chance(advprop - joint),
-            ),
-            claim(
-                f'{where} joint - clean training',
-                np.mean(joint - clean),
-                paper='< 0',
-                tag='M',
-                unit='points',
-            ),
-        ]
+        for more, less, paper, tag, band in pairs:
+            gain = grid[more, size][0] - grid[less, size][0]
+            claims.append(
+                claim(
+                    f'{size} training images, {config.seeds} seeds: clean accuracy, '
+                    f'{"AdvProp" if more == "advprop" else more} - {less} training',
+                    np.mean(gain),
+                    paper=paper,
+                    tag=tag,
+                    band=band,
+                    unit='points',
+                    reason=chance(gain),
+                )
+            )
     return claims
 
 
 def chance(differences: np.ndarray) -> str:
-    """Says so where a mean difference is no more than chance."""
+    """The reason if a mean difference is within two standard errors of 0, else ''."""
     count = len(differences)
     error = np.std(differences, ddof=1) / np.sqrt(count) if count > 1 else np.inf
     if abs(np.mean(differences)) > 2 * error:
@@ -52,7 +43,7 @@ def chance(differences: np.ndarray) -> str:
     return f'no difference to speak of: its standard error is {error:.2f} points'
 
 
-def branch_claims(config, grid, own, still, attacked) -> list:
+def branch_claims(config, grid, own, still, attacked) -> list[Claim]:
     """What the two branches are."""
     main, aux = (
         np.concatenate([grid['advprop', size][b] for size in config.sizes])

@@ -110,12 +110,8 @@ def statistics(state: Any) -> dict[str, np.ndarray]:
 def distances(found: dict[str, np.ndarray]) -> list[float]:
     r"""Per layer, the mean over channels of :math:`|\mu_a - \mu_b| / \bar\sigma`."""
     layers = sum(name.startswith('mean') for name in found) // 2
-    return [
-        float(
-            np.mean(
-                np.abs(found[f'mean{i}a'] - found[f'mean{i}b'])
-                / np.sqrt((found[f'var{i}a'] + found[f'var{i}b']) / 2 + 1e-5)
-            )
-        )
-        for i in range(layers)
-    ]
+    each = []
+    for i in range(layers):
+        spread = np.sqrt((found[f'var{i}a'] + found[f'var{i}b']) / 2 + 1e-5)
+        each.append(np.mean(np.abs(found[f'mean{i}a'] - found[f'mean{i}b']) / spread))
+    return [float(distance) for distance in each]

@@ -13,44 +13,19 @@ from experiments.studies.xie2020.networks import WORDS, distances
 def pictures_of(config, grid, sweep, own, middle) -> list:
     """The figures of the page."""
     y = charts.Axis('clean accuracy (%)')
-
-    def by_size(width):
-        lines = [
-            _line(word, config.sizes, [grid[name, s][0] for s in config.sizes])
-            for name, word in WORDS.items()
-        ]
-        aux = [grid['advprop', s][1] for s in config.sizes]
-        lines.append(_line('AdvProp, auxiliary branch', config.sizes, aux, True))
-        x = charts.Axis('training images', 'log')
-        return charts.lines(lines, x, y, width=width)
-
     radii = sorted({eps for _, eps in sweep})
+    # The same trainings in the same order, so that each has one colour in both figures.
+    at_all_radii = sweep | {('clean', eps): grid['clean', middle] for eps in radii}
 
-    def by_radius(width):
-        lines = [
-            _line(WORDS[name], radii, [sweep[name, eps][0] for eps in radii])
-            for name in ('joint', 'advprop')
+    def lines(found, at):
+        auxiliary = [found['advprop', each][1] for each in at]
+        return [
+            *(
+                _line(word, at, [found[name, each][0] for each in at])
+                for name, word in WORDS.items()
+            ),
+            _line('AdvProp, auxiliary branch', at, auxiliary, True),
         ]
-        aux = [sweep['advprop', eps][1] for eps in radii]
-        lines.append(_line('AdvProp, auxiliary branch', radii, aux, True))
-        # First, so that every training has the colour it has above.
-        lines.insert(
-            0, _line('clean images', radii, [grid['clean', middle][0]] * len(radii))
-        )
-        x = charts.Axis('radius of the adversary (Linf)')
-        return charts.lines(lines, x, y, width=width)
-
-    def branches(width):
-        return charts.panels(
-            [
-                functools.partial(_compare, own, kind, word)
-                for kind, word in (
-                    ('mean', 'running mean'),
-                    ('var', 'running variance'),
-                )
-            ],
-            width=width,
-        )
 
     return [
         picture(
@@ -58,19 +33,29 @@ def pictures_of(config, grid, sweep, own, middle) -> list:
             f'Mean and standard deviation of {config.seeds} networks per point. All '
             'three trainings see the same images in the same order. The dashed line is '
             'AdvProp asked through the branch of the adversarial images.',
-            by_size,
+            charts.lines,
+            lines(grid, config.sizes),
+            charts.Axis('training images', 'log'),
+            y,
         ),
         picture(
             'What a stronger adversary does',
             f'Clean accuracy at {middle} training images. A weak adversary is as good '
             'a teacher through one normalisation as through two; the stronger it is, '
             'the more it helps to keep the two kinds of images apart.',
-            by_radius,
+            charts.lines,
+            lines(at_all_radii, radii),
+            charts.Axis('radius of the adversary (Linf)'),
+            y,
         ),
         picture(
             'Statistics of the two branches',
             'Every point is a channel. On the dashed line both branches would agree.',
-            branches,
+            charts.panels,
+            [
+                functools.partial(_compare, own, 'mean', 'running mean'),
+                functools.partial(_compare, own, 'var', 'running variance'),
+            ],
         ),
     ]
 

@@ -5,7 +5,7 @@ whichever variable the gradient is taken in. A gradient that is differentiated a
 counts twice, because the forward pass that it was made from is passed backwards anew.
 
 Every backward pass through a network leaves a mark in the program of the step. Marks in
-a loop count as often as it turns; of several branches the dearest counts.
+a loop count once per iteration; of several branches the most expensive counts.
 """
 
 from collections.abc import Callable, Iterator, Mapping
