@@ -181,13 +181,8 @@ class ApgdL1:
     def begin(self, state: ApgdL1State, x0: Array, longest: Array) -> ApgdL1State:
         """Step size and sparsity at the start of a radius."""
         support = _support(state.x - x0)
-        size = float(jnp.size(x0[0]))
-        first = state.time == 1
-        return state._replace(
-            size=longest,
-            density=jnp.where(first, 0.2, support / size / 1.5),
-            support=jnp.where(first, size, support),
-        )
+        density = support / jnp.size(x0[0]) / 1.5
+        return state._replace(size=longest, density=density, support=support)
 
     def check(self, state: ApgdL1State, x0: Array, longest: Array) -> ApgdL1State:
         """Adapts sparsity and step size to the best point."""

@@ -58,7 +58,7 @@ class Ddn:
         _, logits, gradient = with_logits(goal.logits_fn, goal.value_of, point)
         seen = state.nearest.judge(goal, logits)
         nearest = state.nearest.update(self.ball, point, x0, seen)
-        eps = state.eps * jnp.where(seen.won, 1 - self.gamma, 1 + self.gamma)
+        eps = state.eps * jnp.where(seen.crossed, 1 - self.gamma, 1 + self.gamma)
         rate = 0.01 + 0.99 * (1 + jnp.cos(jnp.pi * state.time / self.steps)) / 2
         gradient = self.ball.confine(jnp.nan_to_num(gradient))
         delta = state.delta + rate * self.ball.steepest(gradient)

@@ -103,7 +103,7 @@ class Fab:
         mixed = inside(self.ball, jnp.where(jnp.isfinite(mixed), mixed, point), x0)
         seen = state.nearest.judge(goal, goal.logits_fn(mixed))
         return state._replace(
-            x=choose(seen.won, x0 + self.back * (mixed - x0), mixed),
+            x=choose(seen.crossed, x0 + self.back * (mixed - x0), mixed),
             nearest=state.nearest.update(self.ball, mixed, x0, seen),
         )
 

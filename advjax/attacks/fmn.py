@@ -67,7 +67,9 @@ class Fmn:
         fall = (1 + jnp.cos(jnp.pi * state.time / self.steps)) / 2
         steep = length(DUAL.get(self.ball.norm_name, 'linf'), gradient)
         away = jnp.where(steep > 0, jnp.abs(value) / jnp.where(steep > 0, steep, 1), 0)
-        eps = self._radius(state, seen.won, nearest.norm, fall, jnp.nan_to_num(away))
+        eps = self._radius(
+            state, seen.crossed, nearest.norm, fall, jnp.nan_to_num(away)
+        )
         if self.ball.bounds is not None:
             everything = self.ball.with_eps(jnp.float32(jnp.inf))
             eps = jnp.minimum(eps, balls.radius(everything, x0))
@@ -76,7 +78,7 @@ class Fmn:
         return Following(delta, eps, nearest, state.time + 1)
 
     def _radius(
-        self, state: Following, won: Array, nearest: Array, fall: Array, away: Array
+        self, state: Following, crossed: Array, nearest: Array, fall: Array, away: Array
     ) -> Array:
         """The next radius of every example."""
         eps, norm = state.eps, self.ball.norm(state.delta)
@@ -90,7 +92,7 @@ class Fmn:
             inside, more = jnp.minimum(eps * (1 - gamma), nearest), eps * (1 + gamma)
         # A step to the linearised boundary ends on it, and never beyond.
         beyond = norm + jnp.maximum(away, 1e-3 * norm)
-        return jnp.where(won, inside, jnp.where(state.nearest.found, more, beyond))
+        return jnp.where(crossed, inside, jnp.where(state.nearest.found, more, beyond))
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
         """The closest adversarial example found, else ``x``."""

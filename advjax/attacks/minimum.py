@@ -59,10 +59,18 @@ class Clean(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether points are successes, (B,), and their ranks."""
+    """Whether points are successes to be recorded, (B,), and their ranks."""
 
     won: Array
     rank: Array
+
+    @property
+    def crossed(self) -> Array:
+        """Whether the boundary is behind, by however little: what steers a walk.
+
+        A walk that waited for a success to record would stand still on a tie.
+        """
+        return self.rank > 0
 
 
 class Nearest(NamedTuple):

@@ -4,8 +4,10 @@ Linf: stripes, and windows recoloured to the surface of the cube.
 
 L2 and L1: the image is tiled with small patterns, two hills of opposite sign,
 :math:`\eta`. A query takes the mass of a second window away, puts a fresh
-pattern plus what was there into the first, and gives it the mass of both and what
-the radius had left over; the whole is scaled to the radius.
+pattern plus what was there into the first, and gives it the mass of both, channel by
+channel, and what the radius had left over. In L2 the whole is scaled to the radius and
+clipped to the range, in L1 it is projected on both. The hills of L1 are steep and of
+unit L1 norm, those of L2 of unit Euclidean norm.
 
 Reference: Andriushchenko et al. 2020, arXiv 1912.00049, algorithms 2 and 3; for L1
 Croce and Hein 2021, arXiv 2103.01208, section 5.
@@ -66,13 +68,17 @@ def recolour(ball: Ball, key: Key, x: Array, x0: Array, side: Array) -> Array:
     return ball.project(_box(delta, x0, ball), x0)
 
 
-def hills(height: int, width: int, top: Array, left: Array, side: Array) -> Array:
+def hills(
+    kind: str, height: int, width: int, top: Array, left: Array, side: Array
+) -> Array:
     r"""Two hills of opposite sign, one above the other, in a square window.
 
     The upper hill fills the first ``side // 2`` rows. A hill falls with the ring r =
-    0, 1, ... around its centre as :math:`\sum_{k \ge r} 1 / (k + 1)^2`.
+    0, 1, ... around its centre as :math:`\sum_{k \ge r} 1 / (k + 1)^a`, with a = 2 in
+    L2 and 4 in L1.
 
     Args:
+      kind: 'l2' or 'l1'.
       height: rows of the image.
       width: columns of the image.
       top: first row of the window.
@@ -80,13 +86,13 @@ def hills(height: int, width: int, top: Array, left: Array, side: Array) -> Arra
       side: its side.
 
     Returns:
-      (height, width), zero outside the window, of Euclidean norm 1.
+      (height, width), zero outside the window, of norm 1.
     """
     rows, columns = jnp.arange(height) - top, jnp.arange(width) - left
     inside = _window(height, width, top, left, side)
     half = side // 2
     size = max(height, width) + 1
-    levels = 1 / (1.0 + jnp.arange(size)) ** 2
+    levels = 1 / (1.0 + jnp.arange(size)) ** (2 if kind == 'l2' else 4)
 
     def hill(first, rows_of_it):
         middle_row, middle = rows_of_it // 2, side // 2
@@ -105,8 +111,7 @@ def hills(height: int, width: int, top: Array, left: Array, side: Array) -> Arra
     in_lower = (rows >= half)[:, None] & inside
 
     def unit(a):
-        norm = jnp.sqrt(jnp.sum(a**2))
-        return jnp.where(norm > 0, a / jnp.where(norm > 0, norm, 1), 0)
+        return _unit(a, kind, (0, 1))
 
     both = unit(jnp.where(in_upper, upper, 0)) - unit(jnp.where(in_lower, lower, 0))
     return unit(both)
@@ -118,15 +123,23 @@ def _norms(x: Array, kind: str, axes: Any) -> Array:
     return jnp.sum(jnp.abs(x), axis=axes, keepdims=True)
 
 
-def _to_radius(delta: Array, kind: str, radius: Array) -> Array:
-    norm = _norms(delta, kind, (1, 2, 3))
-    return delta * jnp.where(norm > 0, radius / jnp.where(norm > 0, norm, 1), 0)
+def _unit(x: Array, kind: str, axes: Any) -> Array:
+    norm = _norms(x, kind, axes)
+    return jnp.where(norm > 0, x / jnp.where(norm > 0, norm, 1), 0)
+
+
+def _feasible(delta: Array, x0: Array, ball: Ball) -> Array:
+    """Scaled to the radius and clipped in L2, the nearest feasible point in L1."""
+    if ball.norm_name == 'l2':
+        radius = _wide(balls.radius(ball, x0))
+        delta = _box(_unit(delta, 'l2', (1, 2, 3)) * radius, x0, ball) - x0
+    return ball.project(x0 + delta, x0)
 
 
 def tiles(ball: Ball, key: Key, x0: Array) -> Array:
-    """Five by five tiles of hills with random signs, scaled to the radius."""
+    """Five by five tiles of hills with random signs, at the radius."""
     _, height, width, channels = x0.shape
-    kind, side = ball.norm_name, max(height // 5, 1)
+    side = max(height // 5, 1)
     margin = max(height - side * 5, 0) // 2
     tops = [margin + i * side for i in range(height // side)]
     lefts = [margin + i * side for i in range(width // side)]
@@ -137,22 +150,22 @@ def tiles(ball: Ball, key: Key, x0: Array) -> Array:
             number, (top, left) = tile
             turn, colour = jax.random.split(jax.random.fold_in(k, number))
             sign = jax.random.rademacher(colour, (1, 1, channels), x0.dtype)
-            eta = _turned(turn, height, width, top, left, jnp.asarray(side))
+            place = height, width, top, left, jnp.asarray(side)
+            eta = _turned(turn, ball.norm_name, *place)
             return total + eta[..., None] * sign, None
 
         numbers = jnp.arange(len(corners))
         empty = jnp.zeros((height, width, channels), x0.dtype)
         return jax.lax.scan(add, empty, (numbers, corners))[0]
 
-    delta = _to_radius(keys.draw(draw, key), kind, _wide(balls.radius(ball, x0)))
-    return ball.project(_box(delta, x0, ball), x0)
+    return _feasible(keys.draw(draw, key), x0, ball)
 
 
-def _turned(key, height, width, top, left, side):
+def _turned(key, kind, height, width, top, left, side):
     """Hills above each other or, as often, beside each other."""
     across = jax.random.bernoulli(key)
-    upright = hills(height, width, top, left, side)
-    lying = hills(width, height, left, top, side).T
+    upright = hills(kind, height, width, top, left, side)
+    lying = hills(kind, width, height, left, top, side).T
     return jnp.where(across, lying, upright)
 
 
@@ -168,22 +181,18 @@ def move_mass(ball: Ball, key: Key, x: Array, x0: Array, side: Array) -> Array:
         to = _window(height, width, top, left, side)
         away = _window(height, width, *_corner(other, height, width, side), side)
         sign = jax.random.rademacher(colour, (1, 1, channels), x0.dtype)
-        eta = _turned(turn, height, width, top, left, side)[..., None] * sign
+        eta = _turned(turn, kind, height, width, top, left, side)[..., None] * sign
         return to[..., None], away[..., None], eta
 
     to, away, eta = keys.draw(draw, key)
-    there = jnp.where(to, delta, 0)
-    mass = _norms(there, kind, (1, 2))
-    fresh = eta + jnp.where(mass > 0, there / jnp.where(mass > 0, mass, 1), 0)
-    size = _norms(fresh, kind, (1, 2))
-    fresh = jnp.where(size > 0, fresh / jnp.where(size > 0, size, 1), 0)
-    moved = _norms(jnp.where(to | away, delta, 0), kind, (1, 2, 3))
+    there = _unit(jnp.where(to, delta, 0), kind, (1, 2))
+    fresh = _unit(eta + there, kind, (1, 2))
+    moved = _norms(jnp.where(to | away, delta, 0), kind, (1, 2))
     norm = _norms(delta, kind, (1, 2, 3))
-    # What the windows held and what the radius left over, shared by the channels.
+    # What the windows held and what the radius left over, channel by channel.
     if kind == 'l2':
         spare = jnp.maximum(radius**2 - norm**2, 0)
         amount = jnp.sqrt(spare / channels + moved**2)
-    else:
-        amount = jnp.maximum(radius - norm, 0) / channels + moved
-    delta = jnp.where(to, fresh * amount, jnp.where(away, 0, delta))
-    return ball.project(_box(_to_radius(delta, kind, radius), x0, ball), x0)
+    else:  # The projection takes back what is too much.
+        amount = jnp.maximum(radius - norm, 0) + channels * moved
+    return _feasible(jnp.where(to, fresh * amount, jnp.where(away, 0, delta)), x0, ball)
