@@ -23,10 +23,10 @@ TRAIN, HELD_OUT = data.split_held_out(data.load('digits', 'train'), 100, 0)
 DIGITS = zoo.mlp((8, 8, 1), 10, (32,))
 
 
-def fit(method=None, train=TRAIN, **options):
+def fit(method=None, train=TRAIN, model=DIGITS, **options):
     options = {'epochs': 2, 'batch_size': 128, **options}
     return training.fit(
-        method or training.standard(), DIGITS, optax.adam(2e-3), train, HELD_OUT,
+        method or training.standard(), model, optax.adam(2e-3), train, HELD_OUT,
         key=KEY,
         **options,
     )  # fmt: skip
@@ -270,6 +270,34 @@ def test_another_augmentation_is_another_run(tmp_path):
         fit(checkpoints=tmp_path, epochs=1, augment=darker)
     with pytest.raises(ValueError, match='belongs to another run'):
         fit(checkpoints=tmp_path, epochs=1, averaging=training.ema())
+
+
+def _apply(scale):
+    return lambda params, x: scale * (x.reshape(x.shape[0], -1) @ params)
+
+
+def _outer(weight):
+    def loss(forward, state, x, x_adv, y):
+        logits, state = forward(state, x)
+        return weight * losses.cross_entropy(logits, y), logits, state
+
+    return loss
+
+
+def test_what_differs_in_a_closure_is_another_run(tmp_path):
+    """Of one name and one structure: nothing but its code and what it holds."""
+
+    def run(scale=1.0, weight=1.0):
+        model = models.from_function(lambda key: jnp.zeros((64, 10)), _apply(scale))
+        method = training.method(training.unperturbed, _outer(weight))
+        fit(method, model=model, checkpoints=tmp_path, epochs=1)
+
+    run()
+    run()
+    with pytest.raises(training.OtherTrainingError, match='its model differ'):
+        run(scale=2.0)
+    with pytest.raises(training.OtherTrainingError, match='its method differ'):
+        run(weight=2.0)
 
 
 def test_labels_without_a_class_are_refused():

@@ -33,7 +33,9 @@ class Config:
     """Text that must be escaped."""
 
 
-COUNTED = []
+def counted(folder):
+    """How often the part below was computed."""
+    return len((folder / 'counted.txt').read_text())
 
 
 def run(config, work):
@@ -41,7 +43,8 @@ def run(config, work):
     x, _ = work.images(sets.test)
 
     def count():
-        COUNTED.append(1)
+        with open(work.folder / 'counted.txt', 'a') as file:
+            file.write('x')
         return {'n': len(x), 'mean': x.mean(axis=0)}
 
     kept = work.keep('counted', count)
@@ -159,16 +162,17 @@ class TestExecute:
         )
 
     def test_a_killed_study_goes_on(self, results, tmp_path):
-        before = len(COUNTED)
         again = study.execute(STUDY, Config(), tmp_path / 'runs with a space')
-        assert len(COUNTED) == before
+        assert counted(tmp_path / 'runs with a space' / 'counting') == 1
         assert again['claims'] == results['claims']
         assert again['wall_seconds'] >= results['wall_seconds']
 
     def test_fresh_starts_over(self, results, tmp_path):
-        before = len(COUNTED)
+        kept = tmp_path / 'runs with a space' / 'counting' / 'mine.txt'
+        kept.write_text('old')
         study.execute(STUDY, Config(), tmp_path / 'runs with a space', fresh=True)
-        assert len(COUNTED) == before + 1
+        assert not kept.exists()
+        assert counted(kept.parent) == 1
 
     def test_another_configuration_is_refused(self, results, tmp_path):
         with pytest.raises(folders.OtherRunError, match='images: 30 there, 7 now'):
@@ -218,8 +222,10 @@ class TestWork:
         monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'nothing'))
         monkeypatch.setenv('ADVJAX_CACHE', str(tmp_path / 'cache'))
         monkeypatch.setattr(data.prepared, 'prepare', _refuse)
-        with pytest.warns(UserWarning, match='digits stand in for MNIST'):
-            assert work.sets('mnist').train.name == 'digits'
+        with pytest.warns(UserWarning, match='digits stand in for mnist'):
+            assert work.sets('mnist', test_images=7).train.name == 'digits'
+        assert work.data[0]['asked'] == 'mnist'
+        assert work.data[0]['dataset'] == 'digits'
         with pytest.raises(data.DatasetNotFound):
             work.sets('no_such_set')
 
@@ -231,13 +237,31 @@ class TestWork:
                 train(work, sets)
 
     def test_what_is_kept_is_arrays(self, work):
-        kept = work.keep('a', lambda: {'n': 3, 'x': jnp.arange(2)})
-        again = work.keep('a', lambda: pytest.fail('computed twice'))
-        for part in (kept, again):
+        count = _counting(work.folder / 'count.txt', 3)
+        for part in (work.keep('a', count), work.keep('a', count)):
             assert part['n'] == 3
             np.testing.assert_array_equal(part['x'], [0, 1])
         with pytest.raises(ValueError, match='bad: x must be an array'):
             work.keep('bad', lambda: {'x': {'nested': 1}})
+        assert (work.folder / 'count.txt').read_text() == 'x'
+
+    def test_what_other_code_or_data_made_is_made_again(self, work):
+        path = work.folder / 'count.txt'
+        for n in (3, 3, 4, 4, 3):
+            assert work.keep('a', _counting(path, n))['n'] == n
+        assert path.read_text() == 'xxx'
+        work.keep('a', lambda: {'n': 3})
+        assert work.keep('a', lambda: {'n': 5})['n'] == 5
+
+    def test_networks_of_other_settings_are_trained_again(self, work):
+        sets = work.sets('digits', train_images=64, test_images=20)
+        model = zoo.softmax_regression(sets.shape)
+        options = {'epochs': 4}
+        one = work.fit('net', training.standard(), model, sets, **options)
+        two = work.fit('net', training.fgsm_at(0.1), model, sets, **options)
+        again = work.fit('net', training.fgsm_at(0.1), model, sets, **options)
+        assert not np.array_equal(one.params['w'], two.params['w'])
+        np.testing.assert_array_equal(two.params['w'], again.params['w'])
 
     def test_networks_are_trained_once(self, work):
         sets = work.sets('digits', train_images=64, test_images=20)
@@ -258,6 +282,15 @@ class TestWork:
         assert Work(tmp_path, tmp_path).seconds_before >= 100
         (tmp_path / 'seconds.json').write_text('half of')
         assert Work(tmp_path, tmp_path).seconds_before == 0
+
+
+def _counting(path, n):
+    def compute():
+        with open(path, 'a') as file:
+            file.write('x')
+        return {'n': n, 'x': jnp.arange(2)}
+
+    return compute
 
 
 def _refuse(name, builder):
@@ -304,6 +337,21 @@ class TestScoreboard:
         assert reproduce.finished(STUDY, 'cpu', tmp_path) is None
         (folder / 'results.json').write_text(text[:50])
         assert reproduce.finished(STUDY, 'cpu', tmp_path) is None
+
+    def test_other_code_or_data_is_not_finished(self, tmp_path):
+        folder = tmp_path / 'counting-cpu'
+        made = study.execute(STUDY, Config(), tmp_path, folder=folder)
+        assert made['data'][0]['dataset'] == 'digits'
+        for change in (
+            {'code': {**made['code'], 'experiments': 'older'}},
+            {'data': [{**made['data'][0], 'identity': 'other'}]},
+            {'data': None},
+            {'data': 3},
+        ):
+            folders.write_json(folder / 'results.json', {**made, **change})
+            assert reproduce.finished(STUDY, 'cpu', tmp_path) is None
+        folders.write_json(folder / 'results.json', made)
+        assert reproduce.finished(STUDY, 'cpu', tmp_path) is not None
 
 
 @functools.cache

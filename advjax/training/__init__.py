@@ -10,6 +10,7 @@ as ``named.Trades``, are in the modules of the methods.
 
 from advjax.training.averaging import ema, swa
 from advjax.training.branches import advprop, augmented, joint, random_target
+from advjax.training.checkpoint import OtherTrainingError
 from advjax.training.diagnosis import catastrophic_overfitting, collapse, diagnose
 from advjax.training.ensemble import ensemble_at
 from advjax.training.entries import catalogue
@@ -65,6 +66,7 @@ __all__ = [
     'Fit',
     'Method',
     'NonFiniteLossError',
+    'OtherTrainingError',
     'Preempted',
     'Recovery',
     'TrainState',

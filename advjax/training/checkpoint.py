@@ -14,6 +14,10 @@ import numpy as np
 from advjax import sharding
 
 
+class OtherTrainingError(ValueError):
+    """The directory holds checkpoints of another run."""
+
+
 class Checkpoints:
     """Numbered checkpoints of a pytree and a JSON record in a directory.
 
@@ -55,8 +59,8 @@ class Checkpoints:
           like: a pytree of arrays or ``jax.ShapeDtypeStruct`` of the saved structure.
 
         Raises:
-          ValueError: if a readable checkpoint holds a tree of another structure: it
-            belongs to another run.
+          OtherTrainingError: if a readable checkpoint holds a tree of another
+            structure: it belongs to another run.
         """
         for step in sorted(
             (c.step for c in self._checkpointer.checkpoints), reverse=True
@@ -88,7 +92,7 @@ class Checkpoints:
         for name, template in _named(like):
             found, leaf = read.pop(name, None), _raw(template)
             if found is None or (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
-                raise ValueError(
+                raise OtherTrainingError(
                     f'{self._directory}: checkpoint {step} belongs to another run: '
                     f'{name} must be {leaf.dtype}{list(leaf.shape)}, got '
                     f'{None if found is None else (found.dtype, found.shape)}. Choose '

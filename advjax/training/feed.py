@@ -10,8 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from advjax import data
-from advjax.fingerprint import of_arrays
+from advjax import data, identity
 from advjax.sharding import Placement
 from advjax.types import Array, Key
 
@@ -93,7 +92,7 @@ class InMemory:
         images, labels = self._dataset.images, self._dataset.labels.astype(np.int32)
         train = self._dataset
         fraction = train.fraction if isinstance(train, data.Mixture) else 0.0
-        return of_arrays((images, labels, fraction))
+        return identity.of((images, labels, fraction))
 
     def close(self) -> None:
         """Nothing to close."""

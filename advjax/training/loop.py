@@ -90,8 +90,10 @@ def fit(
       NonFiniteLossError: with the step, and the last good state as ``.fit``.
       Preempted: after SIGTERM, when the directory holds all that was done; a
         ``SystemExit`` of code 0. The same call goes on.
-      ValueError: for arguments out of range, labels that the model has no class for,
-        or a directory of another run.
+      OtherTrainingError: for a directory of another run, by what differs: method,
+        model, optimizer, images, attack, key, augmentation, averaging, library.
+      ValueError: for arguments out of range, or labels that the model has no class
+        for.
     """
     if not isinstance(checkpoints, Checkpointing | None):
         checkpoints = Checkpointing(checkpoints)

@@ -8,10 +8,9 @@ from typing import Any
 
 import jax
 
-from advjax import sharding
+from advjax import identity, sharding
 from advjax.progress import Bar
-from advjax.training import fingerprint
-from advjax.training.checkpoint import Checkpoints, filled, numbered
+from advjax.training.checkpoint import Checkpoints, OtherTrainingError, filled, numbered
 from advjax.training.preemption import Listener
 from advjax.training.result import write_log
 from advjax.training.run import Plan, Record, Training, placed
@@ -42,10 +41,10 @@ class Recorder:
           training: a new one, with the structure that a checkpoint must have.
 
         Raises:
-          ValueError: if the directory holds another run.
+          OtherTrainingError: if the directory holds another run.
         """
         if self._settings is not None:
-            self._made_with = _made_with(self._plan, training)
+            self._made_with = _made_with(self._plan)
             self._checkpoints = Checkpoints(self._settings.path / 'checkpoints')
             training = self._resumed(self._checkpoints, self._settings, training)
             self.log(training)
@@ -137,7 +136,7 @@ class Recorder:
         then, now = saved['made_with'], self._made_with
         other = [name for name in now if then.get(name) != now[name]]
         if other:
-            raise ValueError(
+            raise OtherTrainingError(
                 f'{settings.path} holds another run: its {", ".join(other)} differ. '
                 'Choose another directory, or delete this one'
             )
@@ -160,17 +159,21 @@ def _arrays(training: Training) -> dict[str, Any]:
     return {'state': numbered(training.state), 'best': numbered(training.best)}
 
 
-def _made_with(plan: Plan, training: Training) -> dict[str, Any]:
+def _made_with(plan: Plan) -> dict[str, Any]:
     """What must be unchanged for a run to resume from a checkpoint."""
     return {
-        'method': fingerprint.of_arrays(plan.method),
-        'optimizer': fingerprint.of_optimizer(plan.optimizer, training.state.params),
+        **identity.each(
+            method=plan.method,
+            model=plan.model,
+            optimizer=plan.optimizer,
+            held_out_images=tuple(plan.held_out[:2]),
+            attack=plan.attack,
+            key=plan.key,
+            augmentation=plan.augment,
+            averaging=plan.averaging,
+            library=[identity.of_package(name) for name in ('advjax', 'jax', 'optax')],
+        ),
         'training images': plan.feed.fingerprint(),
-        'held-out images': fingerprint.of_arrays(tuple(plan.held_out[:2])),
-        'attack': fingerprint.of_arrays(plan.attack),
-        'key': fingerprint.of_arrays(jax.random.key_data(plan.key)),
-        'augmentation': fingerprint.of_augment(plan.augment, plan.feed.shape),
-        'averaging': fingerprint.of_arrays(plan.averaging),
         'epochs': plan.epochs,
         'batch_size': plan.batch_size,
         'on_failure': plan.recovery.on_failure,

@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from advjax import files
+from advjax import data, files
 from experiments import catalogue
-from experiments.frame import flags, folders, page
+from experiments.frame import flags, folders, page, record, work
 from experiments.frame.findings import band_text, measured_text
 from experiments.frame.study import Study, load
 
@@ -44,7 +44,10 @@ class Command:
 
 
 def finished(study: Study, preset: str, directory: Path) -> dict[str, Any] | None:
-    """The results of a study in this preset, if it has been run to its end."""
+    """The results of a study in this preset, if it has been run to its end.
+
+    And if they were made by this code, from the data that is here.
+    """
     folder = directory / f'{study.name}-{preset}'
     try:
         results = json.loads((folder / 'results.json').read_text())
@@ -52,8 +55,20 @@ def finished(study: Study, preset: str, directory: Path) -> dict[str, Any] | Non
         return None
     if not isinstance(results, dict):
         return None
-    wanted = folders.as_json(study.presets[preset])
-    return results if wanted == results.get('config') else None
+    wanted = {'config': folders.as_json(study.presets[preset]), 'code': record.code()}
+    same = all(results.get(name) == value for name, value in wanted.items())
+    return results if same and _same_data(results.get('data')) else None
+
+
+def _same_data(known: Any) -> bool:
+    """Whether the data sets that were loaded are those that would be now."""
+    try:
+        return all(
+            work.found(each['asked'], tuple(sorted(each['parts'].items())))[1] == each
+            for each in known
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, data.DatasetNotFound):
+        return False
 
 
 def run(study: Study, command: Command) -> str | None:

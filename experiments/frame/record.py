@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from advjax import identity
 from experiments.frame.folders import as_json
 
 
@@ -37,7 +38,14 @@ def envelope(
         'created': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'wall_seconds': round(seconds, 1),
         'environment': environment(),
+        'code': code(),
     }
+
+
+def code() -> dict[str, str]:
+    """What the figures were made by: versions, or digests of sources in development."""
+    names = ('advjax', 'experiments', 'jax', 'flax', 'optax')
+    return {name: identity.of_package(name) for name in names}
 
 
 def environment() -> dict[str, Any]:

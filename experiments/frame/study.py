@@ -113,6 +113,7 @@ def execute(
         'line': study.line,
         'claims': [c.row() for c in found.claims],
         'tables': [t._asdict() for t in found.tables],
+        'data': work.data,
     }
     results = record.envelope(study.title, config, command, seconds, content)
     drawn = [(p.title, p.caption, report.panel(p.draw)) for p in found.pictures]

@@ -1,6 +1,8 @@
 """What a study works with: data, trained networks, results that outlive a kill."""
 
+import functools
 import json
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,12 +14,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from advjax import data, evaluation, files, training
+from advjax import data, evaluation, files, identity, training
 from advjax.data import Dataset
 from advjax.models import Model
 from advjax.types import LogitsFn
 from experiments.frame import datasets, folders
 from experiments.frame.datasets import Sets
+
+MADE_OF = 'identity of what it was made from'
+
+
+@functools.cache
+def found(dataset: str, parts: tuple[tuple[str, Any], ...]) -> tuple[Sets, dict]:
+    """A data set in three parts, and what it is; digits where MNIST is missing."""
+    try:
+        name, sets = dataset, datasets.load(dataset, **dict(parts))
+    except data.DatasetNotFound:
+        if dataset != 'mnist':
+            raise
+        name, sets = 'digits', datasets.load('digits', **dict(parts))
+    known = {'asked': dataset, 'parts': dict(parts), 'dataset': name}
+    return sets, {**known, 'identity': identity.of(sets)}
 
 
 class Work:
@@ -28,16 +45,23 @@ class Work:
       shared: the folder of networks that several studies use.
       key: one JAX key; all randomness of evaluations.
       seconds_before: wall time that earlier, interrupted runs have spent.
+      data: the data sets that were loaded: what was asked for and by which parts, what
+        it was, and its identity.
     """
 
     def __init__(self, folder: Path, shared: Path, progress: bool = False):
         self.folder, self.shared, self.progress = folder, shared, progress
         self.key = jax.random.key(0)
+        self.data: list[dict[str, Any]] = []
         self._clock = folder / 'seconds.json'
         try:
             self.seconds_before = float(json.loads(self._clock.read_text())['seconds'])
         except (OSError, ValueError, KeyError, TypeError):
             self.seconds_before = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing that results depend on, for ``advjax.identity``."""
+        return {}
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
@@ -63,13 +87,12 @@ class Work:
           **parts: ``train_images``, ``test_images``, ``held_out``; see
             ``datasets.load``.
         """
-        try:
-            return datasets.load(dataset, **parts)
-        except data.DatasetNotFound as error:
-            if dataset != 'mnist':
-                raise
-            warnings.warn(f'digits stand in for MNIST: {error}', stacklevel=2)
-            return datasets.load('digits', **parts)
+        sets, known = found(dataset, tuple(sorted(parts.items())))
+        if known not in self.data:
+            self.data.append(known)
+        if known['dataset'] != dataset:
+            warnings.warn(f'digits stand in for {dataset}', stacklevel=2)
+        return sets
 
     def images(self, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
         """The images as float32 in [0, 1], and their labels."""
@@ -80,6 +103,9 @@ class Work:
     ) -> dict[str, np.ndarray]:
         """Computes something once; a run that was killed reads it again.
 
+        It is computed again where the code, the data or the networks that ``compute``
+        uses are no longer those that the stored result came from.
+
         Args:
           name: of this part of the study, a valid file name.
           compute: returns arrays and numbers by name.
@@ -87,21 +113,23 @@ class Work:
         Returns:
           The same as NumPy arrays.
         """
-        path = self.folder / f'{name}.npz'
+        path, made_of = self.folder / f'{name}.npz', identity.of(compute)
         try:
-            return files.load_npz(path)
+            found: dict[str, Any] = files.load_npz(path)
+            if str(found.pop(MADE_OF, '')) == made_of:
+                return found
+            self.say(f'{name}: made from other code or data, done again')
         except FileNotFoundError:
-            pass
+            self.say(name)
         except files.DamagedError as error:
             warnings.warn(f'{path} cannot be read, done again: {error}', stacklevel=2)
-        self.say(name)
-        found: dict[str, Any]
         found = {key: np.asarray(value) for key, value in compute().items()}
         for key, value in found.items():
             if value.dtype == object:
                 raise ValueError(f'{name}: {key} must be an array, got {value!r}')
         with files.replaced(path) as unfinished, open(unfinished, 'wb') as file:
-            np.savez(file, **found)
+            whole: dict[str, Any] = {**found, MADE_OF: np.array(made_of)}
+            np.savez(file, **whole)
         self._note_time()
         return found
 
@@ -139,6 +167,8 @@ class Work:
     ) -> training.Fit:
         """Trains a network once, and goes on with it where it was interrupted.
 
+        Checkpoints of other code, data or settings are deleted.
+
         Args:
           name: folder of the network within the run.
           method: from ``advjax.training``.
@@ -157,18 +187,28 @@ class Work:
             steps = epochs * -(-len(sets.train.labels) // batch_size)
             optimizer = optax.adam(training.triangular(learning_rate, steps))
         self.say(f'training {name}')
-        fit = training.fit(
-            method,
-            model,
-            optimizer,
-            sets.train,
-            sets.held_out,
-            key=jax.random.key(seed),
-            epochs=epochs,
-            batch_size=batch_size,
-            checkpoints=self.shared / name if shared else self.folder / 'nets' / name,
-            **options,
-        )
+        directory = self.shared / name if shared else self.folder / 'nets' / name
+
+        def train() -> training.Fit:
+            return training.fit(
+                method,
+                model,
+                optimizer,
+                sets.train,
+                sets.held_out,
+                key=jax.random.key(seed),
+                epochs=epochs,
+                batch_size=batch_size,
+                checkpoints=directory,
+                **options,
+            )
+
+        try:
+            fit = train()
+        except training.OtherTrainingError:
+            self.say(f'{name}: made from other code or data, trained again')
+            shutil.rmtree(directory)
+            fit = train()
         self._note_time()
         return fit
 

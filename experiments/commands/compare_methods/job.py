@@ -1,6 +1,7 @@
 """One row: a network is trained by a method within the budget, then attacked."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from advjax.models import Model
 from advjax.training import Fit
 from advjax.types import Attack, LogitsFn
 from experiments.commands.compare_methods.methods import ROWS, Row, Setting, warmed
-from experiments.frame import folders
+from experiments.frame import folders, record
 from experiments.frame.counting import gradient_evaluations
 from experiments.frame.datasets import Sets
 from experiments.frame.work import Work
@@ -36,15 +37,36 @@ def run(config: Any, name: str, folder: Path) -> dict[str, Any]:
       'evaluations' per step, 'replays', 'epochs', 'seconds' per epoch and 'events'.
     """
     path = folder / 'rows' / f'{name}.json'
-    if path.exists():
-        return json.loads(path.read_text())
-    row, setting = ROWS[name], setting_of(config)
-    sets = Work(folder, folder).sets(
+    row, work = ROWS[name], Work(folder, folder)
+    sets = work.sets(
         config.dataset,
         train_images=config.train_images,
         test_images=config.test_images,
         held_out=config.held_out,
     )
+    made_of = {'code': record.code(), 'data': work.data}
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        if earlier.pop('made_of', None) == made_of:
+            return earlier
+        _clear(folder, name)
+    try:
+        found = _run(config, row, sets, folder)
+    except (training.OtherTrainingError, evaluation.OtherEvaluationError):
+        _clear(folder, name)  # Of an interrupted run of other code or data.
+        found = _run(config, row, sets, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.write_json(path, {**found, 'made_of': made_of})
+    return found
+
+
+def _clear(folder: Path, name: str) -> None:
+    for old in (folder / 'nets' / name, *(folder / 'attacked').glob(f'{name}-*')):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _run(config: Any, row: Row, sets: Sets, folder: Path) -> dict[str, Any]:
+    setting = setting_of(config)
     evaluations = gradient_evaluations(lambda nets: row.build(setting, nets), row.needs)
     needed = {
         need: training.restore(
@@ -62,12 +84,12 @@ def run(config: Any, name: str, folder: Path) -> dict[str, Any]:
             models.logits_fn(fit.model, fit.params, fit.model_state, **view),
             config,
             sets,
-            folder / 'attacked' / f'{name}-{number}',
+            folder / 'attacked' / f'{row.name}-{number}',
             title,
         )
         for number, (title, view) in enumerate(views.items())
     ]
-    found = {
+    return {
         'title': row.title,
         'networks': networks,
         'evaluations': evaluations,
@@ -76,9 +98,6 @@ def run(config: Any, name: str, folder: Path) -> dict[str, Any]:
         'seconds': seconds_per_epoch(fit.history),
         'events': list(fit.events),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folders.write_json(path, found)
-    return found
 
 
 def setting_of(config: Any) -> Setting:
