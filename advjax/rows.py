@@ -46,3 +46,8 @@ def wide_total(x: Array) -> Array:
 def wide_largest(x: Array) -> Array:
     """``largest``, shaped to broadcast over x."""
     return wide(largest(x), x)
+
+
+def ones(mask: Array) -> Array:
+    """1 where a mask holds, else 0, as int32: to be added to counts."""
+    return mask.astype(jnp.int32)

@@ -70,7 +70,7 @@ def test_broken_examples_are_not_attacked_again():
 def test_targets_and_restarts_are_parts_that_stop_at_success():
     attack = attacks.targeted(attacks.fgsm(0.06, losses.margin), 3)
     e = cascade(F, X, Y, {'t': attack}, KEY)
-    each = attack.part(0).calls
+    each = next(iter(attack.parts().values())).calls
     calls = e.calls[0]
     assert len(set(calls[e.clean_correct])) > 1
     assert (calls[e.robust] == 3 * each).all()

@@ -157,7 +157,7 @@ class Apgd:
             best=choose(better, x, state.best),
             best_value=jnp.where(better, value, state.best_value),
             best_gradient=choose(better, gradient, state.best_gradient),
-            rises=state.rises + (value > state.value),
+            rises=state.rises + (value > state.value).astype(state.rises.dtype),
             worst=state.worst.update(x, rank),
             time=state.time + 1,
         )
@@ -165,7 +165,9 @@ class Apgd:
     def check(self, state: ApgdState, gap: Array) -> ApgdState:
         """The checkpoint after ``gap`` steps; none where ``gap`` is 0."""
         stuck = ~state.halved & (state.checked >= state.best_value)
-        halve = ((state.rises <= self.rho * gap) | stuck) & (gap > 0)
+        halve = ((state.rises <= self.rho * gap.astype(jnp.float32)) | stuck) & (
+            gap > 0
+        )
         here = gap > 0
         return state._replace(
             x=choose(halve, state.best, state.x),

@@ -80,7 +80,7 @@ def _sparse_sign(gradient: Array, count: Array) -> Array:
     def halve(_, interval):
         low, high = interval
         middle = (low + high) / 2
-        kept = jnp.sum(size > wide(middle, size), axis=1)
+        kept = jnp.sum((size > wide(middle, size)).astype(size.dtype), axis=1)
         return jnp.where(kept >= wanted, middle, low), jnp.where(
             kept >= wanted, high, middle
         )

@@ -16,6 +16,7 @@ and memory that does not grow with the steps unless it is differentiated.
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
@@ -137,7 +138,10 @@ class Ascent:
         direction: Any = jnp.nan_to_num(gradient)
         transform = state.transform
         if self.transform is not None:
-            direction, transform = self.transform.update(direction, transform, state.x)
+            with jax.numpy_dtype_promotion('standard'):  # As Optax is written for.
+                direction, transform = self.transform.update(
+                    direction, transform, state.x
+                )
         direction = self.direction(self.ball, direction)
         # An infinite radius times a zero direction is no step, not NaN.
         x = state.x + jnp.where(direction == 0, 0, size * direction)

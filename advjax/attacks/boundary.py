@@ -28,7 +28,7 @@ from advjax.attacks.goal import Goal
 from advjax.attacks.minimum import Clean, Nearest, Verdict
 from advjax.attacks.search import call, iterate_while
 from advjax.balls import clip
-from advjax.rows import choose, total, wide
+from advjax.rows import choose, ones, total, wide
 from advjax.types import Array, Ball, Found, Key, dataclass
 
 
@@ -61,7 +61,7 @@ def adversarial_start(
         point = ball.confine(point, x0)
         won, rank = start.judge(goal, goal.logits_fn(point))
         seen = Verdict(won & ~start.found, rank)
-        return i + 1, start.update(ball, point, x0, seen), queries + ~start.found
+        return i + 1, start.update(ball, point, x0, seen), queries + ones(~start.found)
 
     def unfinished(carry):
         return (carry[0] < tries) & ~jnp.all(carry[1].found)
@@ -165,7 +165,7 @@ class Boundary:
             forward=jnp.clip(forward, 1e-7, 0.9),
             side_rate=side_rate,
             forward_rate=forward_rate,
-            queries=state.queries + active + stays,
+            queries=state.queries + ones(active) + ones(stays),
             time=state.time + 1,
         )
 
@@ -181,7 +181,7 @@ class Boundary:
 
 
 def _mean(mean: Array, event: Array, counts: Array) -> Array:
-    return jnp.where(counts, 0.9 * mean + 0.1 * event, mean)
+    return jnp.where(counts, 0.9 * mean + 0.1 * event.astype(mean.dtype), mean)
 
 
 def _adapt(size: Array, rate: Array, high: float, low: float, counts: Array) -> Array:

@@ -65,4 +65,4 @@ def _keep(use: Array, changed: Array) -> Array:
     use = jnp.where(changed, use, jnp.inf)
     rows = flat(use)
     place = jnp.argsort(jnp.argsort(rows, axis=1), axis=1)
-    return changed & (place >= drop[:, None]).reshape(use.shape)
+    return changed & (place.astype(drop.dtype) >= drop[:, None]).reshape(use.shape)

@@ -124,7 +124,8 @@ class Problem(NamedTuple):
             step = towards(jnp.ones_like(apart))[0]
             _, back = jax.vjp(image, w)
             step = step + back(wide(c, x0) * gradient)[0]
-            moved: tuple[Any, Any] = adam.update(step, moments)
+            with jax.numpy_dtype_promotion('standard'):  # As Optax is written for.
+                moved: tuple[Any, Any] = adam.update(step, moments)
             update, moments = moved
             w = jnp.where(wide(running, w), w - attack.rate * update, w)
 

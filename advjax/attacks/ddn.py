@@ -59,7 +59,7 @@ class Ddn:
         seen = state.nearest.judge(goal, logits)
         nearest = state.nearest.update(self.ball, point, x0, seen)
         eps = state.eps * jnp.where(seen.crossed, 1 - self.gamma, 1 + self.gamma)
-        rate = 0.01 + 0.99 * (1 + jnp.cos(jnp.pi * state.time / self.steps)) / 2
+        rate = 0.01 + 0.99 * minimum.cosine(state.time, self.steps)
         gradient = self.ball.confine(jnp.nan_to_num(gradient))
         delta = state.delta + rate * self.ball.steepest(gradient)
         delta = wide(eps, x0) * self.ball.steepest(delta)

@@ -23,7 +23,7 @@ from advjax.attacks.search import call, iterate_while
 from advjax.attacks.starts import clean
 from advjax.attacks.transforms import adam
 from advjax.balls import as_ball
-from advjax.rows import choose
+from advjax.rows import choose, ones
 from advjax.types import Array, Ball, Found, Key, Loss, dataclass
 
 
@@ -70,7 +70,7 @@ class Estimated:
         # Keys do not change, and ``choose`` does not take them.
         after = self.ascent.step(goal, x0, before)._replace(key=x0)
         after = jax.tree.map(pick, after, before._replace(key=x0))
-        queries = state.queries + self.ascent.gradient.calls * active
+        queries = state.queries + self.ascent.gradient.calls * ones(active)
         return EstimatedState(after._replace(key=before.key), queries)
 
     def search(self, goal: Goal, key: Key, x: Array) -> Found:
@@ -84,7 +84,7 @@ class Estimated:
         active = worst.rank <= 0
         rank = goal.value_and_rank(last, keys.fold(key, self.queries + 1))[1]
         worst = worst.update(last, jnp.where(active, rank, -jnp.inf))
-        return worst.found(state.queries + active)
+        return worst.found(state.queries + ones(active))
 
     __call__ = call
 

@@ -64,7 +64,7 @@ class Fmn:
         gradient = self.ball.confine(jnp.nan_to_num(gradient))
         seen = state.nearest.judge(goal, logits)
         nearest = state.nearest.update(self.ball, point, x0, seen)
-        fall = (1 + jnp.cos(jnp.pi * state.time / self.steps)) / 2
+        fall = minimum.cosine(state.time, self.steps)
         steep = length(DUAL.get(self.ball.norm_name, 'linf'), gradient)
         away = jnp.where(steep > 0, jnp.abs(value) / jnp.where(steep > 0, steep, 1), 0)
         eps = self._radius(

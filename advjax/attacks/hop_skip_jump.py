@@ -34,7 +34,7 @@ from advjax.attacks.linearised import length
 from advjax.attacks.minimum import Nearest
 from advjax.attacks.search import call, iterate
 from advjax.balls import clip, inside
-from advjax.rows import choose, wide
+from advjax.rows import choose, ones, wide
 from advjax.types import Array, Ball, Found, Key, dataclass
 
 _HALVINGS = 10
@@ -90,7 +90,7 @@ class HopSkipJump:
         nearest = self._to_boundary(goal, x0, start)
         return HopSkipJumpState(
             nearest=nearest,
-            queries=queries + self.bisections * start.found,
+            queries=queries + self.bisections * ones(start.found),
             active=start.found & (nearest.norm > 0),
             key=key,
             time=jnp.zeros((), jnp.int32),
@@ -129,7 +129,7 @@ class HopSkipJump:
         spent = directions + _HALVINGS + self.bisections
         return state._replace(
             nearest=minimum.closer(best, self._to_boundary(goal, x0, ended)),
-            queries=state.queries + spent * state.active,
+            queries=state.queries + spent * ones(state.active),
             time=time,
         )
 
@@ -175,7 +175,7 @@ class HopSkipJump:
         _, weighted, plain, answers = jax.lax.while_loop(
             lambda carry: carry[0] < count, add, carry
         )
-        mean = answers / jnp.maximum(count, 1)
+        mean = answers / jnp.maximum(count, 1).astype(answers.dtype)
         gradient = weighted - wide(mean, x) * plain
         # All answers alike: the mean direction, away from or towards their side.
         same = jnp.abs(mean) >= 1

@@ -27,7 +27,7 @@ from advjax.attacks.gradients import jacobian
 from advjax.attacks.linearised import candidate_classes
 from advjax.attacks.minimum import Nearest, Verdict
 from advjax.attacks.search import call, iterate_while
-from advjax.rows import choose, flat
+from advjax.rows import choose, flat, ones
 from advjax.types import Array, Ball, Found, Key, dataclass
 
 
@@ -53,7 +53,7 @@ def best_pair(alpha: Array, beta: Array, open_: Array) -> tuple[Array, Array, Ar
         fits = (a > 0) & (b < 0) & open_ & open_[:, p][:, None]
         fits &= (jnp.arange(size) != p)[None]
         value = jnp.where(fits, -a * b, 0)
-        q = jnp.argmax(value, axis=1)
+        q = jnp.argmax(value, axis=1).astype(jnp.int32)
         value = jnp.max(value, axis=1)
         better = value > saliency
         return (
@@ -64,7 +64,7 @@ def best_pair(alpha: Array, beta: Array, open_: Array) -> tuple[Array, Array, Ar
 
     none = jnp.zeros(alpha.shape[0], jnp.int32)
     start = jnp.zeros_like(alpha[:, 0]), none, none
-    saliency, p, q = jax.lax.scan(row, start, jnp.arange(size))[0]
+    saliency, p, q = jax.lax.scan(row, start, jnp.arange(size, dtype=jnp.int32))[0]
     return p, q, saliency
 
 
@@ -127,7 +127,7 @@ class Jsma:
             state.nearest.update(self.ball, point, x0, seen),
             state.towards,
             found & ~seen.won,
-            state.queries + 2 * state.going,
+            state.queries + 2 * ones(state.going),
             state.time + 1,
         )
 

@@ -5,6 +5,8 @@ hyperplane :math:`\{z : f(x) + \langle \nabla f(x), z - x \rangle = 0\}` with
 :math:`f = z_t - z_y`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -46,7 +48,8 @@ def linearise(goal: Goal, candidates: Array, x: Array) -> tuple[Array, Array]:
         logits = goal.logits_fn(x)
         target = jax.nn.one_hot(goal.target, logits.shape[1], dtype=bool)
         leave = jnp.argmax(jnp.where(target, -jnp.inf, logits), axis=1)
-    vectors = jax.nn.one_hot(candidates, classes) - jax.nn.one_hot(leave, classes)[None]
+    one_hot = functools.partial(jax.nn.one_hot, num_classes=classes, dtype=jnp.float32)
+    vectors = one_hot(candidates) - one_hot(leave)[None]
     logits, gradients = jacobian(goal.logits_fn, x, vectors)
     values = jnp.sum(vectors * logits.astype(jnp.float32)[None], axis=2)
     return values, jnp.nan_to_num(gradients)

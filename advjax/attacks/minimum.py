@@ -138,6 +138,11 @@ class Following(NamedTuple):
     time: Array
 
 
+def cosine(time: Array, steps: int) -> Array:
+    """Falls from 1 to 0 over the steps, along half a cosine."""
+    return (1 + jnp.cos(jnp.pi * time.astype(jnp.float32) / steps)) / 2
+
+
 def following(goal: Goal, eps: Array, x0: Array) -> Following:
     """The state at the clean image, whatever the model says there."""
     nearest = begin(goal, x0).none()

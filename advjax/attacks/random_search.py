@@ -13,6 +13,7 @@ from advjax import keys, losses
 from advjax.attacks.checks import check_count
 from advjax.attacks.search import Worst, call, iterate_while, nothing
 from advjax.balls import as_ball
+from advjax.rows import ones
 from advjax.types import AnyGoal, Array, Ball, Found, Key, dataclass
 
 
@@ -54,7 +55,7 @@ class RandomSearch:
         rank = jnp.where(active, goal.value_and_rank(point, own)[1], -jnp.inf)
         worst = state.worst.update(point, rank)
         return RandomSearchState(
-            worst, state.queries + active, state.key, state.time + 1
+            worst, state.queries + ones(active), state.key, state.time + 1
         )
 
     def search(self, goal: AnyGoal, key: Key, x: Array) -> Found:

@@ -28,7 +28,7 @@ from advjax.attacks import square_windows as windows
 from advjax.attacks.checks import check_ball, check_count, check_loss
 from advjax.attacks.goal import Goal
 from advjax.attacks.search import call, iterate_while
-from advjax.rows import choose
+from advjax.rows import choose, ones
 from advjax.types import Array, Ball, Found, Key, Loss, dataclass
 
 
@@ -109,7 +109,7 @@ class Square:
             choose(better, new, state.x),
             jnp.where(better, value, state.value),
             jnp.where(better, rank, state.rank),
-            state.queries + active,
+            state.queries + ones(active),
             state.key,
             state.time + 1,
         )

@@ -92,7 +92,8 @@ def hills(
     inside = _window(height, width, top, left, side)
     half = side // 2
     size = max(height, width) + 1
-    levels = 1 / (1.0 + jnp.arange(size)) ** (2 if kind == 'l2' else 4)
+    rings = jnp.arange(1, size + 1, dtype=jnp.float32)
+    levels = 1 / rings ** (2 if kind == 'l2' else 4)
 
     def hill(first, rows_of_it):
         middle_row, middle = rows_of_it // 2, side // 2
