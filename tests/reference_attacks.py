@@ -265,20 +265,12 @@ def sparse_sign(gradient: Array, kept: Array) -> Array:
     return out
 
 
-def _kept_of_density(density: float, size: int) -> int:
-    """How many coordinates move, d - floor((1 - density) d), at least 1.
-
-    Rounding errors are taken out before the floor is.
-    """
-    index = int(np.floor(np.round((1 - density) * size, 9)))
-    return size - min(max(index, 0), size - 1)
-
-
 def _kept_of_sparsity(sparsity: Array, size: int) -> Array:
-    """The same for density = sparsity / d / 1.5, in whole numbers so that it is exact.
+    """How many coordinates move, d - floor((1 - sparsity / d / 1.5) d), at least 1.
 
-    The code takes the floor of a float32, which may come out one lower when sparsity is
-    a multiple of 3: then it moves one coordinate more.
+    In whole numbers, so that it is exact. The code takes the floor of a float32, which
+    may come out one lower when sparsity is a multiple of 3: then it moves one
+    coordinate more.
     """
     return size - np.minimum((3 * size - 2 * sparsity) // 3, size - 1)
 
@@ -290,7 +282,6 @@ def apgd_l1(
     eps: Size,
     steps: int,
     project: reference.Projection = reference.project_l1_box,
-    first_density: float | None = 0.2,
     box: Box = UNIT_BOX,
 ) -> Ascent:
     """Auto-PGD in L1, one run at one radius; s = eps at first, and no momentum.
@@ -315,9 +306,6 @@ def apgd_l1(
       eps: radius of the ball, a number or (B,).
       steps: iterations n.
       project: P(z, x0, eps, box) on (B, d).
-      first_density: share of the coordinates that move before the first check, where
-        the sparsity is then compared with d: the code without a given start, .2. None
-        is the code with one: both are taken from ||start - x0||_0.
       box: interval of pixel values, or None.
 
     Reference: Croce & Hein 2021, 2103.01208; fra31/auto-attack, autopgd_base.py.
@@ -331,12 +319,9 @@ def apgd_l1(
     checkpoints = list(range(every, steps + 1, every))
 
     point = best = evaluate(_rows(start))
-    if first_density is None:
-        sparsity = np.sum(point.x != centre, axis=1)
-        kept = _kept_of_sparsity(sparsity, size)
-    else:
-        sparsity = np.full(batch, size)
-        kept = np.full(batch, _kept_of_density(first_density, size))
+    # AutoAttack always gives a start, so the sparsity is that of the start at first.
+    sparsity = np.sum(point.x != centre, axis=1)
+    kept = _kept_of_sparsity(sparsity, size)
     points, step_sizes, reset, all_kept = [point], [], [], []
     for n in range(1, steps + 1):
         moved = point.x + step[:, None] * sparse_sign(point.gradient, kept)

@@ -390,7 +390,7 @@ def test_l1_iterates_are_those_of_the_transcription(name, steps):
 def test_l1_in_one_stage_returns_the_best_of_the_transcription():
     model, f, x, y, _, _ = problem()
     attack = attacks.apgd(L1, 20, losses.margin).replace(stages=((1.0, 1.0),))
-    start = np.asarray(L1.project(l1_start(x), x))
+    start = reference.project_l1_box(l1_start(x), x, float(L1.eps))
 
     def both(point):
         z = model.logits(point)

@@ -149,13 +149,13 @@ def test_apgd_l1_in_the_ball_with_the_published_schedule(rng):
     assert run.checkpoints == list(range(2, 61, 2))
     assert all(np.all(size_of(z - x, 'l1') <= 1 + 1e-9) for z in run.iterates)
     assert np.all((run.step_sizes <= 1) & (run.step_sizes >= 0.1 - 1e-12))
-    np.testing.assert_array_equal(run.kept[0], 2)  # 8 - floor(.8 * 8).
+    np.testing.assert_array_equal(run.kept[0], 1)  # The start is the middle.
     for n, reset in zip(run.checkpoints[:-1], run.reset[:-1], strict=True):
         before, after = run.step_sizes[n - 1], run.step_sizes[n]
         expected = np.where(reset, 1.0, np.maximum(before / 1.5, 0.1))
         np.testing.assert_allclose(after, expected)
     # The start itself: nothing has moved, so one coordinate may.
-    run = attacks.apgd_l1(cross_entropy_of(model, y), x, x, 1, 4, first_density=None)
+    run = attacks.apgd_l1(cross_entropy_of(model, y), x, x, 1, 4)
     np.testing.assert_array_equal(run.kept[0], 1)
 
 
