@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import attacks, balls, evaluation, linf, losses
+from advjax import attacks, balls, evaluation, linf, losses, models, zoo
 from advjax.evaluation import CLEAN_ERROR, ROBUST, evaluate, robustness_curve
 from advjax.types import dataclass
 from tests.contract import CLASSES, KEY, images, network
@@ -173,6 +173,9 @@ def test_functions_made_anew_for_every_evaluation_are_noticed():
     with pytest.warns(UserWarning, match='factory.* is made anew .*Partial'):
         evaluated(factory(2))
     evaluated(factory(3))  # Said once.
+    for seed in range(4):  # What the library makes holds its weights as arguments.
+        model = zoo.mlp((4, 5, 1), CLASSES, (4 + seed,))
+        evaluated(models.logits_fn(model, *model.init(jax.random.key(0))))
 
 
 def test_the_name_of_an_attack_chooses_its_draws():

@@ -137,7 +137,10 @@ def warn_of_fresh_functions(*functions: Any) -> None:
     on to it and to the weights it closes over.
     """
     for function in functions:
-        function = function.func if isinstance(function, Partial) else function
+        if isinstance(function, Partial):
+            if function.args or function.keywords:
+                continue  # Its weights are arguments of the program.
+            function = function.func
         code = function.__code__ if isinstance(function, types.FunctionType) else None
         if code is None or not function.__closure__:
             continue
