@@ -145,10 +145,26 @@ def test_nobody_starts_before_what_it_needs_is_done():
 def test_processes_go_on_from_rows_that_are_there(tmp_path):
     rows = chosen('ard')
     (tmp_path / 'rows').mkdir()
+    _, made_of = job.sources(SMOKE, tmp_path)
     for row in rows:
-        (tmp_path / 'rows' / f'{row.name}.json').write_text(json.dumps([row.name]))
+        kept = json.dumps({'title': row.name, 'made_of': made_of})
+        (tmp_path / 'rows' / f'{row.name}.json').write_text(kept)
     found = dict(workers.run(SMOKE, rows, tmp_path, 2))
-    assert found == {row.name: [row.name] for row in rows}
+    assert found == {row.name: {'title': row.name} for row in rows}
+
+
+@pytest.mark.parametrize('kept', ['[1]', 'half of {', '{"made_of": {"code": {}}}'])
+def test_a_row_of_other_code_is_made_again(tmp_path, monkeypatch, kept):
+    path = tmp_path / 'rows' / 'standard.json'
+    path.parent.mkdir()
+    path.write_text(kept)
+    old = tmp_path / 'nets' / 'standard'
+    old.mkdir(parents=True)
+    monkeypatch.setattr(job, '_run', lambda *_: {'title': 'new'})
+    for _ in range(2):
+        assert job.run(SMOKE, 'standard', tmp_path) == {'title': 'new'}
+        monkeypatch.setattr(job, '_run', lambda *_: pytest.fail('made twice'))
+    assert not old.exists()
 
 
 def test_seconds_leave_the_compiling_epoch_out():

@@ -37,16 +37,10 @@ def run(config: Any, name: str, folder: Path) -> dict[str, Any]:
       'evaluations' per step, 'replays', 'epochs', 'seconds' per epoch and 'events'.
     """
     path = folder / 'rows' / f'{name}.json'
-    row, work = ROWS[name], Work(folder, folder)
-    sets = work.sets(
-        config.dataset,
-        train_images=config.train_images,
-        test_images=config.test_images,
-        held_out=config.held_out,
-    )
-    made_of = {'code': record.code(), 'data': work.data}
+    row = ROWS[name]
+    sets, made_of = sources(config, folder)
     if path.exists():
-        earlier = json.loads(path.read_text())
+        earlier = _read(path)
         if earlier.pop('made_of', None) == made_of:
             return earlier
         _clear(folder, name)
@@ -58,6 +52,27 @@ def run(config: Any, name: str, folder: Path) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     folders.write_json(path, {**found, 'made_of': made_of})
     return found
+
+
+def sources(config: Any, folder: Path) -> tuple[Sets, dict[str, Any]]:
+    """The data, and what a row must have been made of to be shown again."""
+    work = Work(folder, folder)
+    sets = work.sets(
+        config.dataset,
+        train_images=config.train_images,
+        test_images=config.test_images,
+        held_out=config.held_out,
+    )
+    return sets, {'code': record.code(), 'data': work.data}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A row, or an empty one where the file is damaged."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _clear(folder: Path, name: str) -> None:
