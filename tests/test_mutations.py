@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import balls, keys
+from advjax import balls, keys, rows
 from advjax.attacks import gradients, search
 from advjax.testing import LawBrokenError, check_attack
 from tests import contract
@@ -61,7 +61,7 @@ def test_projection_that_normalises(monkeypatch):
     def onto_the_sphere(self, x, x0):
         delta = x - x0
         norm = jnp.sqrt(jnp.sum(delta**2, axis=(1, 2, 3), keepdims=True)) + 1e-12
-        return jnp.clip(x0 + balls._wide(self.eps, x) * delta / norm, 0, 1)
+        return jnp.clip(x0 + rows.wide(self.eps, x) * delta / norm, 0, 1)
 
     monkeypatch.setattr(balls.L2, 'project', onto_the_sphere)
     assert 'few_tiny_steps_stay_inside' in broken(PGD_L2)
