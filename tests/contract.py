@@ -15,15 +15,8 @@ import numpy as np
 
 from advjax import attacks, balls, keys, losses
 from advjax.masks import masked
-from advjax.testing.attack import (
-    LAWS,
-    Setting,
-    Subject,
-    margin,
-    obey,
-    run,
-    the_key,
-)
+from advjax.testing.attack import LAWS, obey
+from advjax.testing.trial import Setting, Subject, margin, run, the_key
 from advjax.types import Composite
 
 KEY, STANDARD = the_key(), Setting()

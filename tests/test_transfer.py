@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from advjax import attacks, balls, keys, losses
-from advjax.testing.attack import compiled
+from advjax.testing.trial import compiled
 from tests import reference
 from tests.contract import BATCH, CLASSES, KEY, SHAPE, images, margin, network, run
 

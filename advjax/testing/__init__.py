@@ -10,8 +10,9 @@ which it is broken. The library's own tests run the same functions on every entr
 catalogues. They need chex and are not imported with the library.
 """
 
-from advjax.testing.attack import LAWS, Subject, check_attack
+from advjax.testing.attack import LAWS, check_attack
 from advjax.testing.broken import LawBrokenError
 from advjax.testing.method import check_method
+from advjax.testing.trial import Subject
 
 __all__ = ['LAWS', 'LawBrokenError', 'Subject', 'check_attack', 'check_method']
