@@ -30,7 +30,7 @@ def _few_programs():
     yield
     _done.append(1)
     if len(_done) % 10 == 0:
-        programs.let_go()
+        programs.let_go(0.4)
 
 
 def pytest_collection_modifyitems(config, items):
