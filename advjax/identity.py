@@ -80,6 +80,11 @@ def of_package(name: str) -> str:
         return str(getattr(module, '__version__', ''))
 
 
+def of_packages(*names: str) -> dict[str, str]:
+    """``of_package`` by name."""
+    return {name: of_package(name) for name in names}
+
+
 def _installed(file: Path) -> bool:
     return bool({'site-packages', 'dist-packages'} & set(file.parts))
 
@@ -95,7 +100,6 @@ def _is_own(module: str | None) -> bool:
     return file is not None and not _installed(Path(file))
 
 
-_CODE = (types.FunctionType, types.LambdaType)
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 
 
@@ -155,7 +159,7 @@ class _Walk:
             return [self.text(item) for item in value]
         if isinstance(value, types.ModuleType):
             return [value.__name__, of_package(value.__name__.partition('.')[0])]
-        if isinstance(value, _CODE):
+        if isinstance(value, types.FunctionType):
             return self._function(value)
         if isinstance(value, types.CodeType):
             return self._code(value)

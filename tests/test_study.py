@@ -222,7 +222,7 @@ class TestWork:
         monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'nothing'))
         monkeypatch.setenv('ADVJAX_CACHE', str(tmp_path / 'cache'))
         monkeypatch.setattr(data.prepared, 'prepare', _refuse)
-        with pytest.warns(UserWarning, match='digits stand in for mnist'):
+        with pytest.warns(UserWarning, match='digits stand in for MNIST'):
             assert work.sets('mnist', test_images=7).train.name == 'digits'
         assert work.data[0]['asked'] == 'mnist'
         assert work.data[0]['dataset'] == 'digits'

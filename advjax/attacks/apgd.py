@@ -165,10 +165,9 @@ class Apgd:
     def check(self, state: ApgdState, gap: Array) -> ApgdState:
         """The checkpoint after ``gap`` steps; none where ``gap`` is 0."""
         stuck = ~state.halved & (state.checked >= state.best_value)
-        halve = ((state.rises <= self.rho * gap.astype(jnp.float32)) | stuck) & (
-            gap > 0
-        )
         here = gap > 0
+        few = state.rises <= self.rho * gap.astype(jnp.float32)
+        halve = (few | stuck) & here
         return state._replace(
             x=choose(halve, state.best, state.x),
             gradient=choose(halve, state.best_gradient, state.gradient),

@@ -265,7 +265,7 @@ def evaluate(
             threat_model=ball,
             key=keys.typed(key),
             cascade=(survivors, batch_size),
-            library=[identity.of_package(name) for name in ('advjax', 'jax')],
+            library=identity.of_packages('advjax', 'jax'),
         )
         file = ProgressFile(Path(folder) / 'evaluation.npz', made_of)
         vars(record).update(file.load(vars(record)) or {})

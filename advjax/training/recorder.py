@@ -171,7 +171,7 @@ def _made_with(plan: Plan) -> dict[str, Any]:
             key=plan.key,
             augmentation=plan.augment,
             averaging=plan.averaging,
-            library=[identity.of_package(name) for name in ('advjax', 'jax', 'optax')],
+            library=identity.of_packages('advjax', 'jax', 'optax'),
         ),
         'training images': plan.feed.fingerprint(),
         'epochs': plan.epochs,

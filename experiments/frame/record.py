@@ -44,8 +44,7 @@ def envelope(
 
 def code() -> dict[str, str]:
     """What the figures were made by: versions, or digests of sources in development."""
-    names = ('advjax', 'experiments', 'jax', 'flax', 'optax')
-    return {name: identity.of_package(name) for name in names}
+    return identity.of_packages('advjax', 'experiments', 'jax', 'flax', 'optax')
 
 
 def environment() -> dict[str, Any]:

@@ -17,6 +17,7 @@ import optax
 from advjax import data, evaluation, files, identity, training
 from advjax.data import Dataset
 from advjax.models import Model
+from advjax.training.checkpoint import filled, numbered
 from advjax.types import LogitsFn
 from experiments.frame import datasets, folders
 from experiments.frame.datasets import Sets
@@ -29,9 +30,10 @@ def found(dataset: str, parts: tuple[tuple[str, Any], ...]) -> tuple[Sets, dict]
     """A data set in three parts, and what it is; digits where MNIST is missing."""
     try:
         name, sets = dataset, datasets.load(dataset, **dict(parts))
-    except data.DatasetNotFound:
+    except data.DatasetNotFound as error:
         if dataset != 'mnist':
             raise
+        warnings.warn(f'digits stand in for MNIST: {error}', stacklevel=3)
         name, sets = 'digits', datasets.load('digits', **dict(parts))
     known = {'asked': dataset, 'parts': dict(parts), 'dataset': name}
     return sets, {**known, 'identity': identity.of(sets)}
@@ -90,8 +92,6 @@ class Work:
         sets, known = found(dataset, tuple(sorted(parts.items())))
         if known not in self.data:
             self.data.append(known)
-        if known['dataset'] != dataset:
-            warnings.warn(f'digits stand in for {dataset}', stacklevel=2)
         return sets
 
     def images(self, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -141,14 +141,8 @@ class Work:
           compute: returns the pytree.
           like: of the same structure.
         """
-        count, structure = len(jax.tree.leaves(like)), jax.tree.structure(like)
-        found = self.keep(
-            name,
-            lambda: {str(i): a for i, a in enumerate(jax.tree.leaves(compute()))},
-        )
-        return jax.tree.unflatten(
-            structure, [jnp.asarray(found[str(i)]) for i in range(count)]
-        )
+        found = self.keep(name, lambda: numbered(compute()))
+        return filled(like, jax.tree.map(jnp.asarray, found))
 
     def fit(
         self,
